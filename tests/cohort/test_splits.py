@@ -1,0 +1,88 @@
+"""Folds that cannot leak."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsi_mil.cohort import check_folds, make_folds
+from wsi_mil.errors import CohortError
+
+
+def _frame(patients: int, slides_each: int, seed: int, *, per_slide: bool = False) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        for slide in range(1 + int(random.integers(slides_each))):
+            label = slide % 2 if per_slide else patient % 2
+            rows.append((f"p{patient}-s{slide}", f"p{patient}", str(label)))
+    return pd.DataFrame(rows, columns=["slide", "patient", "label"])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(12, 40), st.integers(1, 4), st.integers(0, 99), st.integers(2, 5), st.sampled_from([0.0, 0.2, 0.33]))
+def test_no_patient_in_two_roles_and_every_slide_tested_once_a_repeat(
+    patients: int, slides_each: int, seed: int, ways: int, select: float
+) -> None:
+    frame = _frame(patients, slides_each, seed)
+    folds = make_folds(frame, label="label", folds=ways, repeats=2, select=select, seed=seed)
+    roles = folds.groupby(["repeat", "fold", "patient"])["role"].nunique()
+    assert (roles == 1).all()
+    tested = folds[folds["role"] == "test"].groupby(["repeat", "slide"]).size()
+    assert (tested == 1).all()
+    assert len(tested) == 2 * len(frame)
+    assert ("select" in set(folds["role"])) == (select > 0)
+
+
+def test_the_same_seed_deals_the_same_and_another_seed_another() -> None:
+    frame = _frame(30, 2, 0)
+    first, again = (make_folds(frame, label="label", seed=3) for _ in range(2))
+    assert first.equals(again)
+    assert not first.equals(make_folds(frame, label="label", seed=4))
+
+
+def test_classes_are_spread_evenly() -> None:
+    folds = make_folds(_frame(60, 1, 0), label="label", folds=5)
+    labels = _frame(60, 1, 0).set_index("slide")["label"]
+    for _, part in folds[folds["role"] == "test"].groupby("fold"):
+        assert 4 <= sum(labels[slide] == "1" for slide in part["slide"]) <= 8
+
+
+def test_slide_labels_within_patients_still_keep_patients_whole() -> None:
+    frame = _frame(30, 2, 1, per_slide=True)
+    folds = make_folds(frame, label="label", folds=5)
+    assert (folds.groupby(["fold", "patient"])["role"].nunique() == 1).all()
+
+
+def test_calibrate_is_a_role_of_its_own() -> None:
+    folds = make_folds(_frame(60, 1, 0), label="label", calibrate=0.2)
+    assert set(folds["role"]) == {"fit", "select", "calibrate", "test"}
+
+
+def test_too_few_patients_are_told_with_their_numbers() -> None:
+    frame = _frame(30, 1, 0)
+    frame["label"] = ["rare" if row < 3 else "common" for row in range(len(frame))]
+    with pytest.raises(CohortError, match="too few patients for 5 folds of 'label': 'rare' has 3"):
+        make_folds(frame, label="label", folds=5)
+    frame["label"] = "one"
+    with pytest.raises(CohortError, match="one value only"):
+        make_folds(frame, label="label")
+
+
+def test_brought_folds_are_checked() -> None:
+    good = pd.DataFrame(
+        [(0, 0, "a", "p", "fit"), (0, 0, "b", "q", "test")], columns=["repeat", "fold", "slide", "patient", "role"]
+    )
+    assert len(check_folds(good, slides=["a", "b"], where="x")) == 2
+    leak = pd.concat([good, pd.DataFrame([(0, 0, "c", "q", "fit")], columns=good.columns)])
+    with pytest.raises(CohortError, match="patient 'q' is in 2 roles of repeat 0, fold 0"):
+        check_folds(leak, slides=["a", "b", "c"], where="x")
+    with pytest.raises(CohortError, match="unknown role 'tset': did you mean 'test'"):
+        check_folds(good.replace("test", "tset"), slides=["a", "b"], where="x")
+    with pytest.raises(CohortError, match="the cohort does not have, first 'b'"):
+        check_folds(good, slides=["a"], where="x")
+    with pytest.raises(CohortError, match=r"lacks the column\(s\) role"):
+        check_folds(good.drop(columns="role"), slides=["a", "b"], where="x")

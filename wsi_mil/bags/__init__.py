@@ -1,0 +1,57 @@
+"""Vectors on disk: one bag of tile features per slide, its file, and batches of bags for models."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_mil.bags.bag import Bag, cells
+    from wsi_mil.bags.batch import Batch, collate
+    from wsi_mil.bags.hdf5 import (
+        BagHeader,
+        bag_to_hdf5,
+        grid_to_hdf5,
+        read_bag,
+        read_grid,
+        read_header,
+        verify_bag,
+    )
+    from wsi_mil.bags.store import BagWriter
+
+_HOME = {
+    "Bag": "bag",
+    "cells": "bag",
+    "Batch": "batch",
+    "collate": "batch",
+    "BagHeader": "hdf5",
+    "bag_to_hdf5": "hdf5",
+    "grid_to_hdf5": "hdf5",
+    "read_bag": "hdf5",
+    "read_grid": "hdf5",
+    "read_header": "hdf5",
+    "verify_bag": "hdf5",
+    "BagWriter": "store",
+}
+"""Which file each public name lives in; loaded when first used, since some of them need torch or h5py."""
+
+__all__ = [
+    "Bag",
+    "BagHeader",
+    "BagWriter",
+    "Batch",
+    "bag_to_hdf5",
+    "cells",
+    "collate",
+    "grid_to_hdf5",
+    "read_bag",
+    "read_grid",
+    "read_header",
+    "verify_bag",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,269 @@
+"""The command line: one command a stage, made in a loop over STAGES, and a few that look."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsi_mil.errors import ConfigError, WsiMilError
+from wsi_mil.stages import STAGES
+from wsi_mil.version import __version__
+
+app = typer.Typer(
+    name="wsi-mil",
+    help="Whole-slide images and slide labels in, trustworthy slide predictions and heatmaps out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STAGES_PANEL, LOOK_PANEL = "Stages, in order", "Look and try"
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Settings that win over the study file.")
+]
+WorkFolder = Annotated[Path, typer.Option("--work", "-w", help="Folder that the study is made in.")]
+On = Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N or dask:ADDRESS.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Make everything of this stage again.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Shard = Annotated[str, typer.Option("--shard", help="Take only every n-th slide from the i-th on: i/n, as in 0/4.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log details, with the full trace of each failure.")]
+
+
+def main() -> None:
+    """Run the command line; every expected fault is one sentence and exit code 2, failed items are exit code 1."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except WsiMilError as error:
+        _error_console().print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _error_console().print("[yellow]interrupted[/]: what was made is kept; the same command goes on from there")
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Whole-slide images and slide labels in, trustworthy slide predictions and heatmaps out."""
+    if version:
+        typer.echo(f"wsi_mil {__version__}")
+        raise typer.Exit
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    def command(
+        study: StudyFile,
+        work: WorkFolder,
+        settings: Settings = None,
+        on: On = "here",
+        redo: Redo = False,
+        dry_run: DryRun = False,
+        shard: Shard = "0/1",
+        verbose: Verbose = False,
+    ) -> None:
+        _log(verbose=verbose)
+        from wsi_mil.stages import load_study
+
+        _run(
+            [name],
+            load_study(study, settings or []),
+            work,
+            on=on,
+            redo=[name] if redo else [],
+            dry=dry_run,
+            shard=shard,
+        )
+
+    command.__doc__ = STAGES[name]
+    return command
+
+
+def predict(
+    work: WorkFolder,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[STUDY.yaml] [section.key=value]...", help="The study, and settings.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Predict new slides with this model (a folder under train/).")
+    ] = None,
+    slides: Annotated[str, typer.Option("--slides", help="Folder or pattern of the new slides.")] = "",
+    table: Annotated[Path | None, typer.Option("--table", help="Table of the new slides, where one is needed.")] = None,
+    on: On = "here",
+    redo: Redo = False,
+    dry_run: DryRun = False,
+    shard: Shard = "0/1",
+    verbose: Verbose = False,
+) -> None:
+    """Predict every slide and patient with models that never saw them.
+
+    With --model and --slides: predict new slides, from their pixels to a table and heatmaps, in one command.
+    """
+    _log(verbose=verbose)
+    from wsi_mil.stages import load_study, study_of_model
+
+    given = list(arguments or [])
+    study_file = Path(given.pop(0)) if given and "=" not in given[0] else None
+    if model is None:
+        if study_file is None:
+            raise ConfigError("predict needs a study file, or --model and --slides for new slides")
+        study = load_study(study_file, given)
+        _run(["predict"], study, work, on=on, redo=["predict"] if redo else [], dry=dry_run, shard=shard)
+        return
+    if study_file is not None or not (slides or table):
+        raise ConfigError(
+            "with --model, give --slides FOLDER (or --table) and no study file: the model knows its study"
+        )
+    study = study_of_model(model, slides=slides, table=table, overrides=given)
+    names = ["tissue", "tile", "extract", "predict", "heatmap"]
+    _run(names, study, work, on=on, redo=names if redo else [], dry=dry_run, shard=shard)
+
+
+for _name in STAGES:
+    app.command(_name, rich_help_panel=STAGES_PANEL)(predict if _name == "predict" else _stage_command(_name))
+
+
+@app.command("run", rich_help_panel=STAGES_PANEL)
+def run_all(
+    study: StudyFile,
+    work: WorkFolder,
+    settings: Settings = None,
+    on: On = "here",
+    redo: Annotated[str, typer.Option("--redo", help="Make this stage and all after it again.")] = "",
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run all stages in order."""
+    _log(verbose=verbose)
+    from wsi_mil.errors import unknown
+    from wsi_mil.stages import load_study
+
+    if redo and redo not in STAGES:
+        raise ConfigError(unknown("stage", redo, STAGES))
+    again = list(STAGES)[list(STAGES).index(redo) :] if redo else []
+    _run(list(STAGES), load_study(study, settings or []), work, on=on, redo=again, dry=dry_run, shard="0/1")
+
+
+@app.command("demo", rich_help_panel=LOOK_PANEL)
+def demo(
+    work: WorkFolder = Path("demo"),
+    slides: Annotated[int, typer.Option("--slides", min=12, help="How many slides to draw.")] = 24,
+    on: On = "here",
+    verbose: Verbose = False,
+) -> None:
+    """Draw a cohort of slides with a planted lesion and run the whole study on it, offline."""
+    _log(verbose=verbose)
+    from wsi_mil.demo import run_demo
+
+    if not run_demo(work, slides=slides, on=on, console=_console()):
+        raise typer.Exit(1)
+
+
+@app.command("slide", rich_help_panel=LOOK_PANEL)
+def slide(
+    file: Annotated[Path, typer.Argument(help="A slide.")],
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Its scale, where the file does not say.")] = None,
+) -> None:
+    """Show what a reader sees in a slide: levels, size, scale and where it comes from."""
+    from wsi_mil.console import show_slide
+    from wsi_mil.slides import open_slide
+
+    with open_slide(file, mpp=mpp) as opened:
+        show_slide(opened, _console())
+
+
+@app.command("config", rich_help_panel=LOOK_PANEL)
+def config(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Nothing shows the defaults.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Print the resolved configuration with the meaning of each field."""
+    from wsi_mil.config import explain
+    from wsi_mil.stages import Study, load_study
+
+    typer.echo(explain(load_study(study, settings or []) if study else Study()), nl=False)
+
+
+def _run(names: list[str], study: Any, work: Path, *, on: str, redo: list[str], dry: bool, shard: str) -> None:
+    """Run stages with progress, tell what failed, and end with exit code 1 if anything did."""
+    from wsi_mil.compute import executor
+    from wsi_mil.console import run_shown, show_outcomes
+    from wsi_mil.stages import Work
+
+    place, part = Work(work.absolute(), study), _shard(shard)
+    runner, console = executor(on), _console()
+    work.mkdir(parents=True, exist_ok=True)
+    place.check_cohort()
+    if dry:
+        _show_plans(names, place, redo=redo, shard=part)
+        return
+    outcomes = []
+    for name in names:
+        ended = run_shown(name, place, runner, console, redo=name in redo, shard=part)
+        outcomes += ended
+        if ended and all(one.kind in ("failed", "empty") for one in ended):
+            console.print(f"[red]{name} left nothing to go on with[/]")
+            break
+    show_outcomes(outcomes, console)
+    if any(one.kind == "failed" for one in outcomes):
+        raise typer.Exit(1)
+
+
+def _show_plans(names: list[str], work: Any, *, redo: list[str], shard: tuple[int, int]) -> None:
+    from collections import Counter
+
+    from wsi_mil.console import show_table
+    from wsi_mil.stages import plan
+
+    rows = []
+    for name in names:
+        plans = plan(work.stage(name), work, redo=name in redo, shard=shard)
+        counts = Counter(one.state for one in plans)
+        first = next((f"{one.item}: {one.why}" for one in plans if one.why), "")
+        rows.append((name, len(plans), ", ".join(f"{count} {state}" for state, count in counts.items()), first))
+    show_table(rows, ("stage", "items", "state", "first reason"), _console(), title="Dry run: nothing is made")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise ConfigError(f"cannot read --shard {text!r}: write i/n with 0 <= i < n, as in 0/4")
+    return int(number), int(of)
+
+
+def _log(*, verbose: bool) -> None:
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("wsi_mil").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _terminated(number: int, frame: Any) -> None:
+    sys.stderr.write("terminated: what was made is kept; the same command goes on from there\n")
+    sys.exit(128 + number)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _error_console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

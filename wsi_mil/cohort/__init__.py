@@ -1,0 +1,35 @@
+"""Who the slides are from, and what is known of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_mil.cohort.splits import ROLES as ROLES
+    from wsi_mil.cohort.splits import check_folds as check_folds
+    from wsi_mil.cohort.splits import make_folds as make_folds
+    from wsi_mil.cohort.table import SLIDE_SUFFIXES as SLIDE_SUFFIXES
+    from wsi_mil.cohort.table import Cohort as Cohort
+    from wsi_mil.cohort.table import read_cohort as read_cohort
+    from wsi_mil.cohort.table import read_table as read_table
+
+_PLACES = {
+    "Cohort": "table",
+    "SLIDE_SUFFIXES": "table",
+    "read_cohort": "table",
+    "read_table": "table",
+    "ROLES": "splits",
+    "check_folds": "splits",
+    "make_folds": "splits",
+}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: pandas takes half a second, which `wsi-mil --help` does not have.
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(f"wsi_mil.cohort.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,248 @@
+"""The cohort table: one row a slide, checked whole before any slide is read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from wsi_mil.errors import CohortError, suggestion
+from wsi_mil.layout import id_problem, slide_id
+
+logger = logging.getLogger("wsi_mil")
+
+SLIDE_SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm", ".qptiff"
+)  # fmt: skip
+"""Names that a folder of slides is searched for; OpenSlide's own list plus what peers take."""
+
+MAX_FAULTS_SHOWN = 40
+
+FIXED_COLUMNS = ("slide", "path", "patient", "site", "mpp")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """One row a slide, in the order of the table.
+
+    `frame` has the columns slide (a safe, unique id), path (absolute, or empty where the file is not needed), patient,
+    site (empty where unknown), mpp (NaN where the slide's own counts), and every other column of the table as text.
+    """
+
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def slides(self) -> list[str]:
+        """Slide ids in order."""
+        return list(self.frame["slide"])
+
+    def column(self, name: str) -> pd.Series:
+        """One column by slide id; CohortError with a suggestion where there is none."""
+        if name not in self.frame.columns:
+            raise CohortError(f"the cohort table has no column {name!r}{suggestion(name, self.frame.columns)}")
+        return self.frame.set_index("slide")[name]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV (comma, semicolon or tab; UTF-8 with or without BOM, else Latin-1) as text, blanks trimmed, empty as ""."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise CohortError(f"cannot read the table {path}: {error.strerror or error}") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    header = text.partition("\n")[0]
+    if not header.strip():
+        raise CohortError(f"the table {path} is empty: its first line must name the columns")
+    separator = max(",;\t", key=header.count)
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            quoting=csv.QUOTE_MINIMAL,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise CohortError(f"the table {path} cannot be read as CSV: {' '.join(str(error).split())}") from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    return frame.map(lambda cell: cell.strip() if isinstance(cell, str) else "")
+
+
+def read_cohort(
+    table: Path | None,
+    *,
+    slides: str,
+    patient: str = "patient",
+    labels: Sequence[str] = (),
+    label_of: str = "slide",
+    classes: Sequence[str] = (),
+    missing_labels: str = "fault",
+) -> Cohort:
+    """Read and check a cohort; without a table, one row for each slide file found.
+
+    `slides` is a folder (searched one level deep and below) or a glob pattern. A row without a `path` is matched to
+    the file with its name. `labels` are the columns that must be there; a label outside `classes` (where given) is a
+    fault. With `label_of="patient"`, two labels of one patient are a fault. A slide without a label is a fault unless
+    `missing_labels="predict"`: then it takes no part in the folds and is predicted by all of them.
+    Raises CohortError that lists every fault with its row number.
+    """
+    faults: list[str] = []
+    files = _find(slides)
+    if table is None:
+        frame = pd.DataFrame({"slide": sorted({slide_id(path) for path in files})}, dtype=str)
+        if frame.empty:
+            raise CohortError(f"no slides found in {slides!r}: give a folder or a pattern such as 'slides/*.svs'")
+    else:
+        frame = read_table(table)
+        if "slide" not in frame.columns:
+            raise CohortError(f"{table} has no column 'slide'{suggestion('slide', frame.columns)}")
+        if frame.empty:
+            raise CohortError(f"{table} has no rows")
+    frame["slide"] = [unicodedata.normalize("NFC", name) for name in frame["slide"]]
+    frame["patient"] = frame[patient] if patient in frame.columns else frame["slide"]
+    if patient not in frame.columns and patient != "patient":
+        faults.append(f"no column {patient!r} for patients{suggestion(patient, frame.columns)}")
+    frame["site"] = frame["site"] if "site" in frame.columns else ""
+    faults += _id_faults(frame)
+    faults += _place(frame, files, table)
+    faults += _scale(frame)
+    faults += _label_faults(frame, labels, label_of=label_of, classes=classes)
+    if missing_labels == "fault":
+        faults += _missing_labels(frame, labels)
+    if faults:
+        shown = "\n".join(f"  {fault}" for fault in faults[:MAX_FAULTS_SHOWN])
+        more = f"\n  ... and {len(faults) - MAX_FAULTS_SHOWN} more" if len(faults) > MAX_FAULTS_SHOWN else ""
+        raise CohortError(f"{table or slides}: {len(faults)} fault(s), no slide was read:\n{shown}{more}")
+    first = [*FIXED_COLUMNS, *[name for name in frame.columns if name not in FIXED_COLUMNS]]
+    return Cohort(frame[first].reset_index(drop=True))
+
+
+def _find(slides: str) -> list[Path]:
+    if not slides:
+        return []
+    root = Path(slides)
+    if root.is_dir():
+        found = [path for path in root.rglob("*") if path.suffix.lower() in SLIDE_SUFFIXES]
+    elif root.is_file():
+        found = [root]
+    else:
+        anchor = Path(root.anchor) if root.is_absolute() else Path()
+        found = list(anchor.glob(str(root.relative_to(anchor))))
+    return sorted(path.absolute() for path in found if not path.name.startswith("."))
+
+
+def _rows(index: Sequence[int]) -> str:
+    """Row numbers as a spreadsheet shows them: the header is row 1."""
+    return ", ".join(str(row + 2) for row in index)
+
+
+def _id_faults(frame: pd.DataFrame) -> list[str]:
+    faults = [
+        f"row {row + 2}: slide {name!r} {problem}: rename it"
+        for row, name in enumerate(frame["slide"])
+        if (problem := id_problem(name))
+    ]
+    # Two names that differ in case alone are one file on Windows and macOS.
+    for _, group in frame.groupby(frame["slide"].str.casefold(), sort=False):
+        if len(group) > 1:
+            names = " and ".join(repr(name) for name in dict.fromkeys(group["slide"]))
+            faults.append(
+                f"rows {_rows(list(group.index))}: slide {names} stands there {len(group)} times: keep one row"
+            )
+    faults += [
+        f"row {row + 2}: no patient for slide {frame['slide'][row]!r}" for row in frame.index[frame["patient"] == ""]
+    ]
+    return faults
+
+
+def _place(frame: pd.DataFrame, files: Sequence[Path], table: Path | None) -> list[str]:
+    """Fill the column `path`; return what is missing or ambiguous."""
+    by_id: dict[str, list[Path]] = {}
+    for path in files:
+        by_id.setdefault(slide_id(path), []).append(path)
+    given = list(frame["path"]) if "path" in frame.columns else [""] * len(frame)
+    faults, places = [], []
+    for row, (name, given_path) in enumerate(zip(frame["slide"], given, strict=True)):
+        found = by_id.get(name) or by_id.get(slide_id(Path(name)), [])
+        if given_path:
+            place = Path(given_path) if table is None else table.parent / given_path
+            if not place.exists():
+                faults.append(f"row {row + 2}: the file {str(place)!r} of slide {name!r} does not exist")
+            places.append(str(place.absolute()))
+        elif len(found) == 1:
+            places.append(str(found[0]))
+        else:
+            places.append("")
+            if len(found) > 1:
+                names = ", ".join(str(place) for place in found)
+                faults.append(f"row {row + 2}: slide {name!r} could be any of {names}: say which in a column `path`")
+            elif files or table is None:
+                faults.append(f"row {row + 2}: no file found for slide {name!r}: add it, or a column `path`")
+            else:
+                faults.append(f"row {row + 2}: no file for slide {name!r}: `cohort.slides` finds no slides at all")
+    frame["path"] = places
+    extra = len(set(by_id) - set(frame["slide"]))
+    if extra:
+        logger.info("%d slide file(s) have no row in the table and take no part", extra)
+    return faults
+
+
+def _scale(frame: pd.DataFrame) -> list[str]:
+    faults, scales = [], []
+    for row, text in enumerate(frame["mpp"] if "mpp" in frame.columns else [""] * len(frame)):
+        try:
+            scale = float(text) if text else math.nan
+        except ValueError:
+            scale = -1.0
+        if text and not (math.isfinite(scale) and 0 < scale < 1000):
+            faults.append(
+                f"row {row + 2}: mpp {text!r} is no scale in micrometres per pixel: write a number such as 0.25"
+            )
+        scales.append(scale)
+    frame["mpp"] = pd.Series(scales, index=frame.index, dtype=float)
+    return faults
+
+
+def _label_faults(frame: pd.DataFrame, labels: Sequence[str], *, label_of: str, classes: Sequence[str]) -> list[str]:
+    faults: list[str] = []
+    for name in labels:
+        if name not in frame.columns:
+            faults.append(f"no label column {name!r}{suggestion(name, frame.columns)}")
+            continue
+        values = frame[name]
+        if classes:
+            faults += [
+                f"row {row + 2}: unknown label {values[row]!r} in {name!r}{suggestion(values[row], classes)}"
+                for row in frame.index[(values != "") & ~values.isin(list(classes))]
+            ]
+        if label_of == "patient":
+            for patient, group in frame[values != ""].groupby("patient", sort=False):
+                if group[name].nunique() > 1:
+                    both = " and ".join(repr(value) for value in sorted(group[name].unique()))
+                    faults.append(
+                        f"rows {_rows(list(group.index))}: patient {patient!r} has the labels {both} in {name!r}: "
+                        "mend them, or set cohort.label_of: slide"
+                    )
+    return faults
+
+
+def _missing_labels(frame: pd.DataFrame, labels: Sequence[str]) -> list[str]:
+    return [
+        f"rows {_rows(rows)}: no label in {name!r}: fill them in, or set cohort.missing_labels: predict"
+        for name in labels
+        if name in frame.columns and (rows := list(frame.index[frame[name] == ""]))
+    ]

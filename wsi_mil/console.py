@@ -1,0 +1,150 @@
+"""What a person sees in a terminal: progress while a stage runs, and a table of what became of each item."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from wsi_mil.compute import Executor
+from wsi_mil.slides import Slide
+from wsi_mil.stages import STAGES, Outcome, Work, run
+
+REASONS_SHOWN = 30
+
+PLAIN_LINE_EVERY_S = 5.0
+"""In a log file (no terminal) a line at most this often: a Slurm log of 50,000 slides must stay readable."""
+
+COLOURS = {"made": "green", "found": "cyan", "empty": "yellow", "failed": "red"}
+
+
+class _TilesPerSecond(ProgressColumn):
+    """Tiles encoded a second since the stage began."""
+
+    def render(self, task: Task) -> Text:
+        tiles = task.fields.get("tiles", 0)
+        if not tiles or not task.elapsed:
+            return Text("")
+        return Text(f"{tiles / task.elapsed:,.0f} tiles/s", style="magenta")
+
+
+def run_shown(
+    name: str, work: Work, executor: Executor, console: Console, *, redo: bool = False, shard: tuple[int, int] = (0, 1)
+) -> list[Outcome]:
+    """Run a stage with a progress bar (lines at a bounded rate where there is no terminal); return its outcomes."""
+    stage = work.stage(name)
+    outcomes: list[Outcome] = []
+    items = len(stage.items(work)[shard[0] :: shard[1]])
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description:8}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        _TilesPerSecond(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[now]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(name, total=items, now="", tiles=0)
+        told, finished_tiles = time.monotonic(), 0
+
+        def tick(item: str, done: int, total: int) -> None:
+            completed = len(outcomes) + done / max(total, 1)
+            progress.update(bar, completed=completed, now=escape(item), tiles=finished_tiles + done)
+
+        for outcome in run(stage, work, executor, redo=redo, shard=shard, tick=tick):
+            outcomes.append(outcome)
+            finished_tiles += int(outcome.facts.get("tiles", 0)) if outcome.kind == "made" else 0
+            progress.update(bar, completed=len(outcomes), now=escape(outcome.item), tiles=finished_tiles)
+            if not console.is_terminal and time.monotonic() - told > PLAIN_LINE_EVERY_S:
+                console.print(f"{name}: {len(outcomes)} of {items}, last {escape(outcome.item)}")
+                told = time.monotonic()
+    counts = Counter[str](outcome.kind for outcome in outcomes)
+    told_counts = ", ".join(f"[{COLOURS[kind]}]{counts[kind]} {kind}[/]" for kind in COLOURS if counts[kind])
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    console.print(
+        f"[bold]{name:8}[/] {told_counts or 'nothing to do'} [dim]({seconds:.1f} s of work{_speed(outcomes)})[/]"
+    )
+    return outcomes
+
+
+def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
+    """The items that need a person's eye: empty and failed, with their reasons; each reason once a slide."""
+    table = Table(title="Empty and failed", title_justify="left", show_lines=False, expand=False, pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("item", no_wrap=True, overflow="ellipsis", max_width=40)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    shown = list(_first_of_each(outcomes))
+    for outcome in shown[:REASONS_SHOWN]:
+        kind = f"[{COLOURS[outcome.kind]}]{outcome.kind}[/]"
+        table.add_row(outcome.stage, escape(outcome.item), kind, escape(outcome.why))
+    if shown:
+        console.print(table)
+    if len(shown) > REASONS_SHOWN:
+        console.print(f"... and {len(shown) - REASONS_SHOWN} more: the report lists them all")
+
+
+def show_table(rows: Iterable[Sequence[Any]], headers: Sequence[str], console: Console, *, title: str = "") -> None:
+    """A plain table."""
+    table = Table(title=title or None, title_justify="left", pad_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    console.print(table)
+
+
+def show_slide(slide: Slide, console: Console) -> None:
+    """What a reader sees: identity, scale and its source, levels, the pictures beside the pyramid."""
+    scale = " x ".join(f"{value:.6g}" for value in slide.mpp) if slide.mpp_source != "missing" else "unknown"
+    told = slide.mpp_source if slide.mpp_source != "missing" else "missing: give it with --mpp or in the cohort table"
+    facts = [
+        ("slide", slide.id),
+        ("reader", type(slide).__name__),
+        ("vendor", slide.vendor),
+        ("size, level-0 pixels", f"{slide.size_l0[0]:,} x {slide.size_l0[1]:,}"),
+        ("um per pixel, x and y", scale),
+        ("scale from", told),
+        ("associated pictures", ", ".join(slide.associated) or "none"),
+        ("fingerprint", slide.fingerprint[:16]),
+        *sorted(slide.properties.items()),
+    ]
+    show_table(facts, ("property", "value"), console)
+    rows = []
+    for number, level in enumerate(slide.levels):
+        own = "" if slide.mpp_source == "missing" else f"{slide.mpp[0] * level.downsample[0]:.4g}"
+        rows.append((number, level.width, level.height, *(f"{one:.5g}" for one in level.downsample), own))
+    show_table(rows, ("level", "width", "height", "downsample x", "downsample y", "um per pixel"), console)
+
+
+def _first_of_each(outcomes: Sequence[Outcome]) -> Iterable[Outcome]:
+    """What is told of a slide in several stages is the first fault; the later ones only follow from it."""
+    order = list(STAGES)
+    seen: set[str] = set()
+    for outcome in sorted(outcomes, key=lambda one: order.index(one.stage)):
+        if outcome.kind in ("empty", "failed") and outcome.item not in seen:
+            seen.add(outcome.item)
+            yield outcome
+
+
+def _speed(outcomes: Sequence[Outcome]) -> str:
+    encoded = [one for one in outcomes if one.kind == "made" and one.stage == "extract"]
+    tiles, seconds = sum(int(one.facts["tiles"]) for one in encoded), sum(one.seconds for one in encoded)
+    return f", {tiles:,} tiles, {tiles / seconds:,.0f} tiles/s" if tiles else ""

@@ -1,0 +1,46 @@
+"""Answers on the slide: scores a tile as one value, and as HDF5, picture and GeoJSON. Arrays in, bytes and text out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_mil.heatmaps.colours import SCALES, Colouring, colouring, score_colours
+    from wsi_mil.heatmaps.geojson import heatmap_to_geojson
+    from wsi_mil.heatmaps.heatmap import Heatmap, heatmap_from_hdf5, heatmap_to_hdf5
+    from wsi_mil.heatmaps.picture import overlay
+    from wsi_mil.heatmaps.raster import paint
+
+_HOME = {
+    "SCALES": "colours",
+    "Colouring": "colours",
+    "colouring": "colours",
+    "score_colours": "colours",
+    "heatmap_to_geojson": "geojson",
+    "Heatmap": "heatmap",
+    "heatmap_from_hdf5": "heatmap",
+    "heatmap_to_hdf5": "heatmap",
+    "overlay": "picture",
+    "paint": "raster",
+}
+"""Which file each public name lives in; loaded when first used, since some need h5py, scipy or matplotlib."""
+
+__all__ = [
+    "SCALES",
+    "Colouring",
+    "Heatmap",
+    "colouring",
+    "heatmap_from_hdf5",
+    "heatmap_to_geojson",
+    "heatmap_to_hdf5",
+    "overlay",
+    "paint",
+    "score_colours",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

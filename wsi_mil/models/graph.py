@@ -1,0 +1,81 @@
+"""Tiles as a graph: which tiles touch which, sums over them, and how well clusters cut them apart."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from wsi_mil.models.layers import Segments, segment_sum
+
+_HALF = ((1, 0), (0, 1), (1, 1), (1, -1))
+"""One of each two opposite ways to a neighbour."""
+
+
+def neighbour_edges(cells: Int64[Tensor, "tile 2"], parts: Segments) -> Int64[Tensor, "2 edge"]:
+    """Edges, both ways, between tiles of one bag whose cells touch at a side or a corner.
+
+    Row 0 is where an edge comes from, row 1 where it goes. Time O(N log N), by sorting the cells. Tiles on one cell have
+    the same neighbours and no edge between them.
+    """
+    keys, height = _keys(cells, parts)
+    ordered, order = keys.sort(stable=True)
+    tiles = torch.arange(len(keys), device=keys.device)
+    sources, targets = [], []
+    for across, down in _HALF:
+        wanted = keys + (across * height + down)
+        first = torch.searchsorted(ordered, wanted)
+        counts = torch.searchsorted(ordered, wanted, right=True) - first
+        source = torch.repeat_interleave(tiles, counts)
+        # the n-th of the tiles on the neighbouring cell
+        number = torch.arange(len(source), device=keys.device) - torch.repeat_interleave(
+            counts.cumsum(0) - counts, counts
+        )
+        sources.append(source)
+        targets.append(order[torch.repeat_interleave(first, counts) + number])
+    there, back = torch.cat(sources), torch.cat(targets)
+    return torch.stack([torch.cat([there, back]), torch.cat([back, there])])
+
+
+def _keys(cells: Tensor, parts: Segments) -> tuple[Tensor, int]:
+    """One number for each bag and cell, such that a step down adds 1 and a step across `height`, never into others."""
+    corner = cells.amin(dim=0)
+    width, height = (int(side) for side in (cells.amax(dim=0) - corner + 3).tolist())
+    column, row = (cells - corner + 1).unbind(dim=1)
+    return (parts.bag * width + column) * height + row, height
+
+
+def neighbour_sum(
+    values: Float[Tensor, "tile column"], edges: Int64[Tensor, "2 edge"]
+) -> Float[Tensor, "tile column"]:
+    """For each tile the sum over its neighbours: A X."""
+    return torch.zeros_like(values).index_add(0, edges[1], values[edges[0]])
+
+
+def degrees(edges: Int64[Tensor, "2 edge"], tiles: int) -> Int64[Tensor, "tile"]:
+    """Number of neighbours of each tile."""
+    return torch.bincount(edges[1], minlength=tiles)
+
+
+def cut_losses(
+    assignment: Float[Tensor, "tile cluster"], edges: Int64[Tensor, "2 edge"], parts: Segments
+) -> tuple[Float[Tensor, "bag"], Float[Tensor, "bag"]]:
+    """Min-cut and orthogonality loss of each bag (Bianchi, Grattarola, Alippi, ICML 2020).
+
+    -tr(S'AS) / tr(S'DS), in [-1, 0], and || S'S / |S'S| - I / sqrt(K) ||, in [0, sqrt(2 - 2 / sqrt(K))]. Each is 0
+    where it cannot be judged: the first without any edge, the second with fewer tiles than clusters, where its floor is
+    above 0.
+    """
+    clusters = assignment.shape[1]
+    count = degrees(edges, len(assignment)).to(assignment.dtype)[:, None]
+    linked = segment_sum((assignment * neighbour_sum(assignment, edges)).sum(1, keepdim=True), parts)[:, 0]
+    volume = segment_sum((assignment**2).sum(1, keepdim=True) * count, parts)[:, 0]
+    some = volume > 0
+    cut = -torch.where(some, linked / torch.where(some, volume, 1.0), 0.0)
+    even = torch.eye(clusters, dtype=assignment.dtype, device=assignment.device) / clusters**0.5
+    grams = [part.T @ part for part in assignment.split(parts.lengths)]
+    uneven = [
+        (gram / gram.norm() - even).norm() if length >= clusters else gram.sum() * 0
+        for gram, length in zip(grams, parts.lengths, strict=True)
+    ]
+    return cut, torch.stack(uneven)

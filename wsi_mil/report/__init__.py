@@ -1,0 +1,47 @@
+"""The study on one page: figures from arrays, a page from figures and tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_mil.report.figures import Curve as Curve
+    from wsi_mil.report.figures import confusion_figure as confusion_figure
+    from wsi_mil.report.figures import curve_figure as curve_figure
+    from wsi_mil.report.figures import history_figure as history_figure
+    from wsi_mil.report.figures import interval_figure as interval_figure
+    from wsi_mil.report.figures import score_figure as score_figure
+    from wsi_mil.report.html import Figure as Figure
+    from wsi_mil.report.html import Headline as Headline
+    from wsi_mil.report.html import Part as Part
+    from wsi_mil.report.html import Picture as Picture
+    from wsi_mil.report.html import TableView as TableView
+    from wsi_mil.report.html import interval_text as interval_text
+    from wsi_mil.report.html import page as page
+
+_PLACES = {
+    "Curve": "figures",
+    "confusion_figure": "figures",
+    "curve_figure": "figures",
+    "history_figure": "figures",
+    "interval_figure": "figures",
+    "score_figure": "figures",
+    "Figure": "html",
+    "Headline": "html",
+    "Part": "html",
+    "Picture": "html",
+    "TableView": "html",
+    "interval_text": "html",
+    "page": "html",
+}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: matplotlib takes most of a second.
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(f"wsi_mil.report.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

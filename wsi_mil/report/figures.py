@@ -1,0 +1,163 @@
+"""Figures of a study as SVG text: curves with bands, confusion, intervals, scores and training histories."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1d2433", "#6b7280", "#e5e7eb"
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "wsi_mil",
+}
+"""Text stays text, so that a page can be searched; the salt keeps ids, and with them the file, the same each time."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve with its bootstrap band."""
+
+    name: str
+    x: Float[np.ndarray, "point"]
+    y: Float[np.ndarray, "point"]
+    low: Float[np.ndarray, "point"] | None = None
+    high: Float[np.ndarray, "point"] | None = None
+
+
+def curve_figure(
+    curves: Sequence[Curve], *, title: str, x: str, y: str, chance: float | None, diagonal: str = ""
+) -> str:
+    """ROC or precision-recall curves in the unit square, with bands; a dotted line marks chance."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(3.6, 3.5)
+        if diagonal:
+            axes.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1, label=diagonal)
+        if chance is not None:
+            axes.axhline(chance, linestyle=":", color=MUTED, linewidth=1, label=f"chance {chance:.2f}")
+        for number, curve in enumerate(curves):
+            colour = COLOURS[number % len(COLOURS)]
+            if curve.low is not None and curve.high is not None:
+                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, label=curve.name)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y, title=title)
+        axes.set_aspect("equal")
+        axes.legend(loc="lower right" if diagonal else "lower left", frameon=False, fontsize=8)
+        return _svg(figure, title)
+
+
+def confusion_figure(counts: Int[np.ndarray, "true predicted"], classes: Sequence[str], *, title: str) -> str:
+    """Counts of true against predicted classes, shaded by share of the true class."""
+    with matplotlib.rc_context(STYLE):
+        side = 1.9 + 0.55 * len(classes)
+        figure, axes = _figure(side + 0.4, side)
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(counts.shape):
+            dark = share[row, column] > 0.5
+            text = f"{counts[row, column]}\n{share[row, column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if dark else INK)
+        axes.set_xticks(range(len(classes)), classes)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set(xlabel="predicted", ylabel="true", title=title)
+        return _svg(figure, title)
+
+
+def interval_figure(rows: Mapping[str, tuple[float, float, float]], *, title: str, chance: float | None = 0.5) -> str:
+    """A value and its interval a row (value, low, high): the model first, its baselines below."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(5.2, 0.85 + 0.34 * len(rows))
+        for number, (value, low, high) in enumerate(rows.values()):
+            colour = COLOURS[0] if number == 0 else MUTED
+            axes.plot([low, high], [number, number], color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot([value], [number], "o", color=colour, markersize=6)
+            axes.annotate(
+                f"{value:.3f}", (value, number), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7.5
+            )
+        if chance is not None:
+            axes.axvline(chance, linestyle=":", color=MUTED, linewidth=1)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.7)
+        axes.grid(axis="x", color=GRID)
+        axes.set_axisbelow(True)
+        axes.set(title=title)
+        return _svg(figure, title)
+
+
+def score_figure(
+    scores: Float[np.ndarray, "slide"], labels: Sequence[str], classes: Sequence[str], *, title: str, x: str
+) -> str:
+    """Each slide as a dot at its predicted probability, one line a class."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(5.2, 0.9 + 0.55 * len(classes))
+        scatter = np.random.default_rng(0).uniform(-0.22, 0.22, len(scores))
+        for number, name in enumerate(classes):
+            here = np.array([label == name for label in labels], dtype=bool)
+            axes.scatter(scores[here], number + scatter[here], s=18, alpha=0.7, color=COLOURS[number % 6], linewidths=0)
+        axes.set_yticks(range(len(classes)), list(classes))
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel=x, title=title)
+        axes.grid(axis="x", color=GRID)
+        axes.set_axisbelow(True)
+        return _svg(figure, title)
+
+
+def history_figure(histories: Mapping[str, Mapping[str, Sequence[float]]], *, chosen: Mapping[str, int]) -> str:
+    """Training and selection loss by epoch, one thin line a fold, the chosen epoch marked."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(5.2, 3.0)
+        drawn: set[str] = set()
+        for name, history in histories.items():
+            for number, part in enumerate(("fit_loss", "select_loss")):
+                values = np.array(history.get(part, ()), dtype=float)
+                if not len(values) or np.isnan(values).all():
+                    continue
+                label = {"fit_loss": "fit", "select_loss": "select"}[part] if part not in drawn else None
+                drawn.add(part)
+                axes.plot(
+                    np.arange(1, len(values) + 1), values, color=COLOURS[number], linewidth=1, alpha=0.6, label=label
+                )
+                if part == "select_loss" and name in chosen:
+                    epoch = chosen[name]
+                    axes.plot([epoch], [values[epoch - 1]], "o", color=COLOURS[number], markersize=4)
+        axes.set(xlabel="epoch", ylabel="loss", title="Training, one line a fold; dots mark the chosen epochs")
+        axes.set_ylim(bottom=0)
+        axes.grid(color=GRID)
+        if drawn:
+            axes.legend(frameon=False)
+        return _svg(figure, "training curves")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, title: str) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Title": title})
+    text = out.getvalue()
+    return text[text.index("<svg") :]

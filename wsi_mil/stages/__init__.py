@@ -1,0 +1,51 @@
+"""The corridor: one page a step, the only place where a file of one kind becomes a file of the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.runner import Plan as Plan
+    from wsi_mil.stages.runner import plan as plan
+    from wsi_mil.stages.runner import run as run
+    from wsi_mil.stages.stage import Outcome as Outcome
+    from wsi_mil.stages.stage import Stage as Stage
+    from wsi_mil.stages.study import Study as Study
+    from wsi_mil.stages.study import load_study as load_study
+    from wsi_mil.stages.study import study_of_model as study_of_model
+    from wsi_mil.stages.work import Work as Work
+
+STAGES = {
+    "tissue": "Find the tissue of each slide.",
+    "tile": "Lay a grid of tiles over the tissue of each slide.",
+    "extract": "Turn the tiles of each slide into a bag of features.",
+    "split": "Deal the patients into folds: fit, select, calibrate and test.",
+    "train": "Train one model for each fold and seed.",
+    "predict": "Predict every slide and patient with models that never saw them.",
+    "heatmap": "Draw, for each slide, the scores behind its prediction.",
+    "report": "Gather the study on one page.",
+}
+"""Every stage in the order they run, with the first line of its docstring (held to it by a test)."""
+
+_PLACES = {
+    "Outcome": "stage",
+    "Plan": "runner",
+    "plan": "runner",
+    "Stage": "stage",
+    "Study": "study",
+    "Work": "work",
+    "load_study": "study",
+    "run": "runner",
+    "study_of_model": "study",
+}
+
+__all__ = ["STAGES", *sorted(_PLACES)]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for, so that `wsi-mil --help` lists the stages without importing what they need.
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(f"wsi_mil.stages.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

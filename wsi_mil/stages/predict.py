@@ -1,0 +1,149 @@
+"""Models and bags to tables: each slide is predicted by models that never saw it or its patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from wsi_mil import files, training
+from wsi_mil.bags import Bag
+from wsi_mil.config import StudyPath
+from wsi_mil.errors import EmptyItem, ModelError, StageError
+from wsi_mil.stages.features import bags_of, digests_of
+from wsi_mil.stages.stage import Item, Stage, Tick
+from wsi_mil.stages.train import model_label, read_folds
+from wsi_mil.stages.trained import TrainedModel, answer, hashes, read_checked_bag, speakers, trained_models
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.work import Work
+
+
+class Predict(Stage):
+    """Predict every slide and patient with models that never saw them."""
+
+    name: ClassVar[str] = "predict"
+    reads: ClassVar[tuple[str, ...]] = ("model",)
+
+    models: StudyPath | None = None
+    """Folder of one trained model, or of several (their mean is the prediction), for slides of another cohort."""
+    any_scale: bool = False
+    """Take tiles of another scale or size than the model was trained on; each such prediction is marked."""
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The bags, and the models where none are given."""
+        return ("extract",) if self.models is not None else ("train",)
+
+    def folder(self, work: Work) -> Path:
+        """predict/<model>."""
+        return work.root / self.name / model_label(work)
+
+    def items(self, work: Work) -> list[Item]:
+        """One: the predictions of the study."""
+        return [Item("slides")]
+
+    def output(self, item: Item, work: Work) -> Path:
+        """slides.csv; models.csv and patients.csv are put in their places before it."""
+        return self.folder(work) / "slides.csv"
+
+    def inputs(self, item: Item, work: Work) -> Sequence[str]:
+        """The models, the bags, and who is tested by whom."""
+        models = trained_models(work)
+        paths, lacking = bags_of(work, work.cohort.slides)
+        folds = [] if self.models is not None else [files.digest(read_folds(work).to_csv(index=False))]
+        table = work.cohort.frame.drop(columns=["path", "mpp"]).to_csv(index=False)
+        return [*hashes(models), *paths, *digests_of(paths.values()), *lacking, *folds, files.digest(table)]
+
+    def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
+        """Predict each slide with each model that may speak of it, and average."""
+        by_slide = speakers(trained_models(work), work)
+        rows: list[dict[str, Any]] = []
+        told: dict[str, tuple[str, str]] = {}
+        for number, (slide, models) in enumerate(by_slide.items()):
+            tick(number, len(by_slide))
+            told[slide] = self._predict(slide, models, work, rows)
+        if not rows:
+            reasons = sorted({f"{kind}: {why}" for kind, why in told.values()})
+            raise StageError(f"not one slide could be predicted; {reasons[0]}")
+        models_table = pd.DataFrame(rows)
+        slides_table = self._slides(models_table, told, work)
+        folder = self.folder(work)
+        files.write_text(folder / "models.csv", models_table.to_csv(index=False))
+        if work.study.cohort.label_of == "patient":
+            files.write_text(folder / "patients.csv", self._patients(slides_table, work).to_csv(index=False))
+        else:
+            files.remove(folder / "patients.csv")
+        draft.write_text(slides_table.to_csv(index=False), encoding="utf-8")
+        counts = slides_table["status"].value_counts()
+        return {
+            "predicted": int(counts.get("predicted", 0)),
+            "not_predicted": int(counts.sum() - counts.get("predicted", 0)),
+        }
+
+    def _predict(
+        self, slide: str, models: Sequence[TrainedModel], work: Work, rows: list[dict[str, Any]]
+    ) -> tuple[str, str]:
+        """Append a row for each model; return the slide's status and, where it has no prediction, the reason."""
+        try:
+            bag = read_checked_bag(slide, work)
+            if not models:
+                return "untested", "it is in no test fold: it only trains"
+            for model in models:
+                said = answer(model, bag, work)
+                row: dict[str, Any] = {"slide": slide, "model": model.name}
+                row |= {f"p_{name}": value for name, value in zip(said.names, said.values, strict=True)}
+                rows.append(row)
+        except EmptyItem as empty:
+            return "empty", str(empty)
+        except (StageError, ModelError) as error:
+            return "failed", str(error)
+        return "predicted", self._note(bag, models, work)
+
+    def _note(self, bag: Bag, models: Sequence[TrainedModel], work: Work) -> str:
+        from wsi_mil.stages.trained import load
+
+        trained = load(models[0], work).contract
+        if (trained.tile_mpp, trained.tile_px) == (bag.encoder.tile_mpp, bag.encoder.tile_px):
+            return ""
+        return (
+            f"tiles of {bag.encoder.tile_px} px at {bag.encoder.tile_mpp:g} um per pixel, but the model was trained on "
+            f"{trained.tile_px} px at {trained.tile_mpp:g}: do not trust this prediction"
+        )
+
+    def _slides(self, rows: pd.DataFrame, told: dict[str, tuple[str, str]], work: Work) -> pd.DataFrame:
+        """One row a slide of the cohort: the mean over its models, how far they differ, and its status."""
+        answers = [name for name in rows.columns if name.startswith("p_")]
+        grouped = rows.groupby("slide", sort=False)[answers]
+        means, spread, counts = grouped.mean(), grouped.std(ddof=0), grouped.size()
+        frame = work.cohort.frame
+        label = work.study.task.label
+        learning = set() if self.models is not None else set(read_folds(work)["slide"])
+        table = pd.DataFrame({"slide": frame["slide"], "patient": frame["patient"], "site": frame["site"]})
+        table["label"] = frame[label] if label else ""
+        table["part"] = ["cross-validation" if slide in learning else "new" for slide in frame["slide"]]
+        for name in answers:
+            table[name] = frame["slide"].map(means[name])
+        best = means.idxmax(axis=1).map(lambda name: str(name).removeprefix("p_"))
+        table["predicted"] = frame["slide"].map(best).fillna("")
+        table["disagreement"] = frame["slide"].map(spread.max(axis=1))
+        table["models"] = frame["slide"].map(counts).fillna(0).astype(int)
+        table["status"] = [told[slide][0] for slide in frame["slide"]]
+        table["note"] = [told[slide][1] for slide in frame["slide"]]
+        return table
+
+    def _patients(self, slides: pd.DataFrame, work: Work) -> pd.DataFrame:
+        """One row a patient: the mean over the slides that have a prediction."""
+        known = slides[slides["status"] == "predicted"]
+        answers = [name for name in slides.columns if name.startswith("p_")]
+        means = training.by_patient(known[answers].to_numpy(np.float64), list(known["patient"]))
+        table = pd.DataFrame(list(means.values()), columns=answers)
+        table.insert(0, "patient", list(means))
+        labels = known.groupby("patient", sort=False)["label"].max()
+        table.insert(1, "label", [labels[patient] for patient in means])
+        table.insert(2, "slides", [int((known["patient"] == patient).sum()) for patient in means])
+        table["predicted"] = [answers[index].removeprefix("p_") for index in table[answers].to_numpy().argmax(axis=1)]
+        return table

@@ -1,0 +1,158 @@
+"""Everything on one page: report/index.html, and figures.json for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from wsi_mil import files
+from wsi_mil.config import StudyPath
+from wsi_mil.evaluation import Interval
+from wsi_mil.report import Headline, page
+from wsi_mil.stages import ledger
+from wsi_mil.stages.evaluate import Evaluation, evaluate
+from wsi_mil.stages.stage import Item, Stage, Tick
+from wsi_mil.stages.truth import Truth
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.work import Work
+
+
+class Report(Stage):
+    """Gather the study on one page."""
+
+    name: ClassVar[str] = "report"
+
+    title: str = "Slide study"
+    """Title of the page."""
+    truth: StudyPath | None = None
+    """Where the lesions are, to judge the heatmaps by: CSV with slide, x, y, label, or a folder of GeoJSON polygons."""
+    truth_of: str = ""
+    """Classification of the polygons that are lesions; empty takes all."""
+    draws: int = Field(default=1000, ge=100)
+    """Resamples of the patients behind each interval."""
+    heatmaps: int = Field(default=12, ge=0)
+    """Heatmaps shown on the page."""
+    tiles: int = Field(default=6, ge=0)
+    """Highest and lowest tiles shown for each of a few slides."""
+    thumbnails: int = Field(default=48, ge=0)
+    """Thumbnails with tissue contours shown on the page."""
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The heatmaps."""
+        return ("heatmap",)
+
+    def folder(self, work: Work) -> Path:
+        """report/."""
+        return work.root / self.name
+
+    def items(self, work: Work) -> list[Item]:
+        """One: the page."""
+        return [Item("study")]
+
+    def output(self, item: Item, work: Work) -> Path:
+        """index.html; figures.json is put in its place before it."""
+        return self.folder(work) / "index.html"
+
+    def inputs(self, item: Item, work: Work) -> Sequence[str]:
+        """The predictions, and the records of all stages before."""
+        predictions = work.stage("predict")
+        told = [files.digest_file(predictions.output(Item("slides"), work))]
+        for name in ("tissue", "tile", "extract", "heatmap"):
+            stage = work.stage(name)
+            for slide in work.slide_items():
+                record = ledger.read_record(stage, slide.name, work)
+                told.append(str(record and (record["outcome"], record["why"], record["inputs"])))
+        return [*told, str(self.truth and _changed(self.truth))]
+
+    def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
+        """Evaluate, draw, and write the page."""
+        from wsi_mil.stages import galleries, pages
+
+        truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
+        told = evaluate(work, draws=self.draws, truth=truth)
+        headlines = self._headlines(told, work)
+        parts = [
+            *([pages.performance(told), pages.baselines(told)] if told else []),
+            *([pages.localisation(told, work)] if told and told.localisation else []),
+            galleries.heatmaps(work, self.heatmaps),
+            *([galleries.tiles(work, self.tiles)] if self.tiles else []),
+            galleries.cases(work),
+            galleries.cohort(work),
+            galleries.quality(work, self.thumbnails),
+            *([pages.training(work)] if work.study.predict.models is None else []),
+            pages.provenance(work),
+        ]
+        label = work.study.task.label
+        subtitle = f"{len(work.cohort)} slides of {work.cohort.frame['patient'].nunique()} patients" + (
+            f", {label!r} by {work.study.model.name} on {work.study.extract.encoder} features" if label else ""
+        )
+        draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
+        files.write_json(self.folder(work) / "figures.json", _figures(told, headlines))
+        return {"slides": len(work.cohort)}
+
+    def _headlines(self, told: Evaluation | None, work: Work) -> list[Headline]:
+        found = []
+        if told:
+            found.append(_headline("slide AUROC", told.slides.metrics["auroc"], f"{len(told.slides.names)} slides"))
+            if told.patients:
+                count = f"{len(told.patients.names)} patients"
+                found.append(_headline("patient AUROC", told.patients.metrics["auroc"], count))
+            if "mean colour" in told.baselines:
+                found.append(_headline("slide AUROC, mean colour alone", told.baselines["mean colour"], "baseline"))
+            found += _found_by_maps(told, work)
+        records = [ledger.read_record(work.stage("extract"), item.name, work) for item in work.slide_items()]
+        tiles = sum(int(one["facts"].get("tiles", 0)) for one in records if one)
+        found.append(Headline(f"{tiles:,}", "tiles", f"{sum(bool(one and one['facts']) for one in records)} bags"))
+        return found
+
+
+def _headline(name: str, interval: Interval, note: str) -> Headline:
+    return Headline(f"{interval.value:.3f}", name, f"95 % {interval.low:.3f} to {interval.high:.3f}, {note}")
+
+
+def _found_by_maps(told: Evaluation, work: Work) -> list[Headline]:
+    """Tile AUROC of what the pictures show, for each group of slides that has truth."""
+    patients = dict(zip(work.cohort.frame["slide"], work.cohort.frame["patient"], strict=True))
+    found = []
+    for part, scores in told.localisation.items():
+        name, localised = next(iter(scores.items()))
+        if localised.slides:
+            interval = localised.interval(patients)
+            told_part = "" if part == "cross-validation" else f", {part} slides"
+            note = f"{name}, mean of {len(localised.slides)} slides"
+            found.append(_headline(f"tile AUROC of the heatmaps{told_part}", interval, note))
+    return found
+
+
+def _figures(told: Evaluation | None, headlines: Sequence[Headline]) -> dict[str, Any]:
+    """The numbers of the page for programs."""
+    figures: dict[str, Any] = {"headlines": [vars(one) for one in headlines]}
+    if told is None:
+        return figures
+    figures["slides"] = {name: _plain(one) for name, one in told.slides.metrics.items()}
+    figures["patients"] = {name: _plain(one) for name, one in told.patients.metrics.items()} if told.patients else None
+    figures["baselines_auroc"] = {name: _plain(one) for name, one in told.baselines.items()}
+    figures["auroc_less_baseline"] = {name: _plain(one) for name, one in told.differences.items()}
+    figures["seeds_auroc"] = told.seeds
+    figures["tile_auroc"] = {
+        part: {
+            name: {"mean": one.mean_auroc, "slides": len(one.slides), "average_precision": one.mean_average_precision}
+            for name, one in scores.items()
+        }
+        for part, scores in told.localisation.items()
+    }
+    return figures
+
+
+def _plain(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _changed(path: Path) -> list[tuple[str, int]]:
+    inner = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    return [(one.name, one.stat().st_mtime_ns) for one in inner]

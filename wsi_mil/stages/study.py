@@ -1,0 +1,131 @@
+"""A study file: the sections besides the stages, and all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from wsi_mil import files
+from wsi_mil.config import Section, StudyPath, load, parse
+from wsi_mil.errors import ModelError
+from wsi_mil.stages.extract import Extract
+from wsi_mil.stages.heatmap import HeatmapStage
+from wsi_mil.stages.predict import Predict
+from wsi_mil.stages.report import Report
+from wsi_mil.stages.split import Split
+from wsi_mil.stages.tile import Tile
+from wsi_mil.stages.tissue import Tissue
+from wsi_mil.stages.train import STUDY_JSON, Train
+
+
+class CohortSection(Section):
+    """Which slides there are, and whose."""
+
+    table: StudyPath | None = None
+    """CSV with a row a slide: slide, and as known path, patient, site, mpp and label columns."""
+    slides: str = ""
+    """Folder that holds the slides, or a pattern such as slides/*.svs; relative to the study file."""
+    patient: str = "patient"
+    """Column that says whose slide it is; without it every slide is a patient of its own."""
+    label_of: Literal["slide", "patient"] = "slide"
+    """What a label belongs to: with `patient`, predictions are also made per patient, and two labels are a fault."""
+    missing_labels: Literal["fault", "predict"] = "fault"
+    """What a slide without a label is: a fault, or a slide to predict."""
+
+
+class TaskSection(Section):
+    """What is asked of each slide."""
+
+    kind: Literal["classification"] = "classification"
+    """Kind of question."""
+    label: str = ""
+    """Label column of the cohort table."""
+    classes: tuple[str, ...] = ()
+    """The labels in order, the positive one last; empty takes those of the table, sorted."""
+    positive: str = ""
+    """The label that is put last where `classes` is empty."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: a class weighs in the loss as 1 / its share of the slides, for rare classes."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        # In YAML a class 0 is a number; in a table it is text.
+        return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+class ModelSection(Section):
+    """How a bag is read."""
+
+    name: str = "abmil"
+    """Aggregator: see MODELS."""
+    label: str = ""
+    """Folder under train/, predict/ and heatmap/; the name where empty."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the aggregator, such as hidden and attention."""
+
+
+class Runtime(Section):
+    """How fast, never what: nothing here changes a result beyond rounding."""
+
+    device: str = "auto"
+    """Where torch runs: cpu, cuda, cuda:1, or auto (a GPU where there is one)."""
+    batch_tiles: int = Field(default=32, ge=1)
+    """Tiles encoded at once."""
+    readers: int = Field(default=2, ge=1)
+    """Threads that read tiles."""
+    threads: int = Field(default=0, ge=0)
+    """Threads that torch computes with; 0 leaves it to torch."""
+    bag_budget_mb: int = Field(default=1024, ge=1)
+    """Bags up to this size are built in memory, larger ones in a draft file."""
+
+
+class Study(Section):
+    """A whole study: what the slides are, what is asked, and how each stage is done."""
+
+    cohort: CohortSection = CohortSection()
+    task: TaskSection = TaskSection()
+    tissue: Tissue = Tissue()
+    tile: Tile = Tile()
+    extract: Extract = Extract()
+    split: Split = Split()
+    model: ModelSection = ModelSection()
+    train: Train = Train()
+    predict: Predict = Predict()
+    heatmap: HeatmapStage = HeatmapStage()
+    report: Report = Report()
+    runtime: Runtime = Runtime()
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read and check a study file. Raises ConfigError with every fault."""
+    study = load(path, into=Study, overrides=overrides)
+    slides = study.cohort.slides
+    if slides and not Path(slides).is_absolute():
+        study = study.model_copy(
+            update={"cohort": study.cohort.model_copy(update={"slides": str(path.parent / slides)})}
+        )
+    return study
+
+
+def study_of_model(model: Path, *, slides: str, table: Path | None = None, overrides: Sequence[str] = ()) -> Study:
+    """The study that predicts new slides with trained models: the tissue, tiles and features that they were trained on.
+
+    `model` is a folder of one trained model, or one with several below it (their mean is the prediction).
+    Raises ModelError where there is none.
+    """
+    found = sorted(model.rglob(STUDY_JSON)) if model.is_dir() else []
+    if not found:
+        raise ModelError(f"{model} holds no trained model (no {STUDY_JSON} in it or below): give a folder of train/")
+    told = files.read_json(found[0])
+    values: dict[str, Any] = {name: told[name] for name in ("tissue", "tile", "extract", "task", "model")}
+    # A table of tiles belongs to the slides that the model was trained on.
+    values["tile"] = {**values["tile"], "table": None}
+    values["task"] = {**values["task"], "label": ""}
+    values["cohort"] = {"table": str(table) if table else None, "slides": slides}
+    values["predict"] = {"models": str(model.absolute())}
+    return parse(yaml.safe_dump(values), into=Study, overrides=overrides, folder=Path(), where=str(found[0]))

@@ -1,0 +1,191 @@
+"""Bags and folds to models: one checkpoint for each seed, repeat and fold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from wsi_mil import encoders, files, models, tasks, training
+from wsi_mil.errors import BagError, StageError
+from wsi_mil.layout import folder_name
+from wsi_mil.stages import ledger
+from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
+from wsi_mil.stages.stage import Item, Stage, Tick
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.work import Work
+
+logger = logging.getLogger("wsi_mil")
+
+STUDY_JSON = "study.json"
+"""Beside each checkpoint: how tissue, tiles and features of new slides must be made to be read by it."""
+
+
+class Train(Stage):
+    """Train one model for each fold and seed."""
+
+    name: ClassVar[str] = "train"
+    reads: ClassVar[tuple[str, ...]] = ("task", "model")
+
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """One model a fold for each; several show how much of a result is luck."""
+    epochs: int = Field(default=50, ge=1)
+    """Passes over the training slides, at most."""
+    patience: int = Field(default=15, ge=0)
+    """Epochs without a lower loss on the select role before training stops; 0 never stops early."""
+    lr: float = Field(default=1e-4, gt=0, lt=1)
+    """Learning rate of AdamW at its highest."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises; it then falls as a cosine."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Weight decay of AdamW."""
+    batch_bags: int = Field(default=1, ge=1)
+    """Slides in a step."""
+    tiles_per_bag: int = Field(default=0, ge=0)
+    """Tiles drawn anew from each slide in each epoch; 0 takes all. Selection and prediction always read all."""
+    clip: float = Field(default=5.0, ge=0)
+    """Largest norm of a gradient; 0 for no limit."""
+    standardise: bool = True
+    """Bring each feature to mean 0 and spread 1 over the tiles of the fit role."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass."""
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The bags and the folds."""
+        return ("extract", "split")
+
+    def folder(self, work: Work) -> Path:
+        """train/<model>."""
+        return work.root / self.name / model_label(work)
+
+    def items(self, work: Work) -> list[Item]:
+        """Every seed, repeat and fold."""
+        pairs = read_folds(work)[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
+        places = [(int(repeat), int(fold)) for repeat, fold in pairs]
+        several = len({repeat for repeat, _ in places}) > 1
+        return [
+            Item(f"seed-{seed}/{f'repeat-{repeat}-' if several else ''}fold-{fold}", fold=(seed, repeat, fold))
+            for seed in self.seeds
+            for repeat, fold in places
+        ]
+
+    def output(self, item: Item, work: Work) -> Path:
+        """The folder of the checkpoint."""
+        return self.folder(work) / item.name
+
+    def inputs(self, item: Item, work: Work) -> Sequence[str]:
+        """Roles, labels and bags of the slides that the fold learns from: nothing of its test slides."""
+        roles = _roles(item, work)
+        learnt = [slide for role in ("fit", "select") for slide in roles[role]]
+        paths, _ = bags_of(work, learnt)
+        labels = work.cohort.column(work.study.task.label)
+        told = [f"{role}:{slide}:{labels[slide]}" for role in ("fit", "select") for slide in roles[role]]
+        return [*told, *digests_of(paths.values())]
+
+    def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
+        """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
+        assert item.fold is not None
+        seed, repeat, fold = item.fold
+        roles = _roles(item, work)
+        paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
+        _check_twins(roles, work)
+        learnt = list(paths)
+        contract = one_contract(paths).encoder
+        task = fitted_task(work, [slide for slide in roles["fit"] if slide in paths])
+        labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
+        model = models.build_model(
+            work.study.model.name, dim=contract.dim, n_out=task.n_out, seed=seed, **work.study.model.options
+        )
+        fitted = training.fit(
+            model,
+            training.Cached(BagFiles(list(paths.values())), budget_bytes=work.study.runtime.bag_budget_mb << 20),
+            fit_index=[learnt.index(slide) for slide in roles["fit"] if slide in paths],
+            select_index=[learnt.index(slide) for slide in roles["select"] if slide in paths],
+            targets=task.target(labels, learnt),
+            task=task,
+            settings=self.settings(),
+            seed=seed,
+            device=encoders.choose_device(work.study.runtime.device),
+            progress=lambda row: tick(int(row["epoch"]), self.epochs),
+        )
+        settings = vars(self.settings())
+        how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, settings)
+        draft.mkdir()
+        training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how)
+        files.write_json(draft / STUDY_JSON, ledger.portable(work.study))
+        pd.DataFrame(fitted.history).to_csv(draft / "history.csv", index=False)
+        return {
+            "epoch": fitted.epoch,
+            "epochs": len(fitted.history),
+            "fit": len([slide for slide in roles["fit"] if slide in paths]),
+            "select": len([slide for slide in roles["select"] if slide in paths]),
+            "left_out": len(lacking),
+        }
+
+    def settings(self) -> training.FitSettings:
+        """The fields of this stage that the fit takes."""
+        return training.FitSettings(**{field.name: getattr(self, field.name) for field in fields(training.FitSettings)})
+
+
+def model_label(work: Work) -> str:
+    """Folder of the study's model under train/, predict/ and heatmap/."""
+    return folder_name(work.study.model.label or work.study.model.name)
+
+
+def read_folds(work: Work) -> pd.DataFrame:
+    """folds.csv, as made or as edited. Raises StageError where it is not there yet."""
+    path = ledger.require("split", "folds", work)
+    kinds = {"slide": str, "patient": str, "role": str}
+    return pd.read_csv(path, dtype=kinds, keep_default_na=False)
+
+
+def fitted_task(work: Work, slides: Sequence[str]) -> tasks.Task:
+    """The study's task with its classes, and weights from the given slides."""
+    section = work.study.task
+    options = {"label": section.label, "positive": section.positive}
+    labels = {slide: {section.label: label} for slide, label in _labels(work).items()}
+    # The names of the classes are known from the whole table; everything else is fitted on the given slides.
+    names = section.classes or tasks.build_task(section.kind, **options).fit(labels).names
+    task = tasks.build_task(section.kind, **options, classes=tuple(names), class_weights=section.class_weights)
+    return task.fit({slide: labels[slide] for slide in slides})
+
+
+def _labels(work: Work) -> dict[str, str]:
+    rows = work.labelled()
+    return dict(zip(rows["slide"], rows["label"], strict=True))
+
+
+def _roles(item: Item, work: Work) -> dict[str, list[str]]:
+    assert item.fold is not None
+    folds = read_folds(work)
+    here = folds[(folds["repeat"] == item.fold[1]) & (folds["fold"] == item.fold[2])]
+    known = set(_labels(work))
+    unknown = [slide for slide in here["slide"] if slide not in known]
+    if unknown:
+        raise StageError(
+            f"folds.csv has slides that take no part ({unknown[0]!r} ...): mend it, or `wsi-mil split --redo`"
+        )
+    return {role: list(here["slide"][here["role"] == role]) for role in ("fit", "select", "calibrate", "test")}
+
+
+def _check_twins(roles: dict[str, list[str]], work: Work) -> None:
+    """The same file under two names: a warning on one side of the fold, a fault on both."""
+    side: dict[str, tuple[str, str]] = {}
+    for role, slides in roles.items():
+        paths, _ = bags_of(work, slides)
+        for slide, path in paths.items():
+            print_of = header_of(path).slide.fingerprint
+            other = side.setdefault(print_of, (slide, role))
+            if other[0] == slide:
+                continue
+            twins = f"slides {other[0]!r} and {slide!r} are the same file"
+            if (other[1] == "test") != (role == "test"):
+                raise BagError(f"{twins}, one to learn from and one to be tested on: leave one out of the cohort")
+            logger.warning("%s; both are in the role %s", twins, role)

@@ -1,0 +1,141 @@
+"""The trained models of a study, or those given for new slides, and which of them may speak of a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsi_mil import encoders, files, training
+from wsi_mil.bags import Bag, read_bag
+from wsi_mil.errors import ModelError, StageError
+from wsi_mil.stages import ledger
+from wsi_mil.stages.features import usable
+from wsi_mil.stages.train import read_folds
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.work import Work
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint by its name and place."""
+
+    name: str
+    """Such as "seed-0/fold-1"."""
+    folder: Path
+    repeat: int | None
+    fold: int | None
+    """None for a model that is given for new slides."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model says of one bag: the one forward pass that both the table and the heatmap come from."""
+
+    names: tuple[str, ...]
+    """Of the columns of the answer, such as the classes."""
+    values: NDArray[np.float64]
+    """answer"""
+    tiles: NDArray[np.float64] | None
+    """tile answer: what each tile speaks for, where the model allows it."""
+    inference: training.Inference
+
+
+def trained_models(work: Work) -> list[TrainedModel]:
+    """The models of the study's folds, or those that `predict.models` names. Raises StageError where there is none."""
+    given = work.study.predict.models
+    if given is not None:
+        folders = sorted(path.parent for path in given.rglob("model.json"))
+        if not folders:
+            raise ModelError(f"{given} holds no trained model (no model.json in it or below): give a folder of train/")
+        names = [folder.relative_to(given).as_posix() for folder in folders]
+        return [
+            TrainedModel(given.name if name == "." else name, folder, None, None)
+            for name, folder in zip(names, folders, strict=True)
+        ]
+    stage, found = work.stage("train"), []
+    for item in stage.items(work):
+        assert item.fold is not None
+        folder = ledger.require("train", item.name, work)
+        found.append(TrainedModel(item.name, folder, item.fold[1], item.fold[2]))
+    return found
+
+
+def speakers(models: Sequence[TrainedModel], work: Work) -> dict[str, list[TrainedModel]]:
+    """For each slide the models that may predict it: those it tests, or all for a slide that takes part in no fold."""
+    if work.study.predict.models is not None:
+        return {slide: list(models) for slide in work.cohort.slides}
+    folds = read_folds(work)
+    tested = folds[folds["role"] == "test"]
+    by_fold: dict[tuple[int, int], list[TrainedModel]] = {}
+    for model in models:
+        assert model.repeat is not None
+        assert model.fold is not None
+        by_fold.setdefault((model.repeat, model.fold), []).append(model)
+    tests: dict[str, list[TrainedModel]] = {}
+    for repeat, fold, slide in zip(tested["repeat"], tested["fold"], tested["slide"], strict=True):
+        tests.setdefault(str(slide), []).extend(by_fold.get((int(repeat), int(fold)), []))
+    learning = set(folds["slide"])
+    return {slide: tests.get(slide, []) if slide in learning else list(models) for slide in work.cohort.slides}
+
+
+def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
+    """Read a bag with a model. Raises ModelError where the bag was made otherwise than those it was trained on."""
+    checkpoint = load(model, work)
+    wanted = bag.encoder
+    if work.study.predict.any_scale:
+        # Asked for in so many words; the table marks every such prediction.
+        own = checkpoint.contract
+        wanted = replace(wanted, tile_mpp=own.tile_mpp, tile_px=own.tile_px, input_px=own.input_px)
+    training.require_contract(checkpoint, wanted, where=f"slide {bag.slide.id!r}")
+    said = training.infer(checkpoint.model, *usable(bag))
+    values = checkpoint.task.predict(said.logits[None])[0]
+    tiles = None if said.contributions is None else checkpoint.task.scores(said.contributions)
+    return Answer(tuple(checkpoint.task.names), values, tiles, said)
+
+
+def read_checked_bag(slide: str, work: Work) -> Bag:
+    """The bag of a slide. Raises EmptyItem or StageError where it has none."""
+    return read_bag(ledger.require("extract", slide, work))
+
+
+def load(model: TrainedModel, work: Work) -> training.Checkpoint:
+    """The checkpoint, on the study's device, loaded once as long as it stays the same."""
+    device = encoders.choose_device(work.study.runtime.device)
+    return _load(model.folder, (model.folder / "model.json").stat().st_mtime_ns, device)
+
+
+def hashes(models: Sequence[TrainedModel]) -> list[str]:
+    """Digests of the weights of models, with their names."""
+    return [files.digest(model.name, _hash(model.folder, _changed(model.folder))) for model in models]
+
+
+def read_predictions(work: Work) -> pd.DataFrame:
+    """models.csv of the predict stage: one row for each slide and model. Raises StageError where it is not there."""
+    path = work.stage("predict").folder(work) / "models.csv"
+    if not path.exists():
+        raise StageError(f"there is no {path.name} in {path.parent}: run `wsi-mil predict` first")
+    return pd.read_csv(path, dtype={"slide": str, "model": str}, keep_default_na=False)
+
+
+def _changed(folder: Path) -> int:
+    return (folder / "model.json").stat().st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _hash(folder: Path, changed_ns: int) -> str:
+    return training.model_hash(folder)
+
+
+@lru_cache(maxsize=64)
+def _load(folder: Path, changed_ns: int, device: str) -> training.Checkpoint:
+    checkpoint = training.load_checkpoint(folder)
+    checkpoint.model.to(device)
+    return checkpoint

@@ -1,0 +1,100 @@
+"""A work folder: one study on disk, with the cohort that was checked for it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsi_mil import files
+from wsi_mil.cohort import Cohort, read_cohort
+from wsi_mil.errors import StageError
+from wsi_mil.layout import id_problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from wsi_mil.stages.stage import Item, Stage
+    from wsi_mil.stages.study import Study
+
+
+@dataclass(frozen=True)
+class Work:
+    """A study and the folder it is made in; small enough to travel to any worker, which reads the rest from disk."""
+
+    root: Path
+    study: Study
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "study": self.study}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def stage(self, name: str) -> Stage:
+        """The study's own record of a stage."""
+        stage: Stage = getattr(self.study, name)
+        return stage
+
+    def check_cohort(self) -> Cohort:
+        """Read and check the cohort table, and keep it as cohort.csv in the work folder. Raises CohortError."""
+        section, task = self.study.cohort, self.study.task
+        cohort = read_cohort(
+            section.table,
+            slides=section.slides,
+            patient=section.patient,
+            labels=[task.label] if task.label else [],
+            label_of=section.label_of,
+            classes=task.classes,
+            missing_labels=section.missing_labels,
+        )
+        text = cohort.frame.to_csv(index=False)
+        path = self.root / "cohort.csv"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            files.write_text(path, text)
+        return cohort
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The cohort as it was last checked."""
+        import pandas as pd
+
+        path = self.root / "cohort.csv"
+        if not path.exists():
+            raise StageError(f"{self.root} holds no cohort.csv: check the cohort first")
+        text = path.read_text(encoding="utf-8")
+        kinds = {name: str for name in text.partition("\n")[0].split(",") if name != "mpp"}
+        frame = pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False, na_values={"mpp": [""]})
+        return Cohort(frame.astype({"mpp": float}))
+
+    def slide_items(self) -> list[Item]:
+        """One item for each slide of the cohort."""
+        from wsi_mil.stages.stage import Item
+
+        frame = self.cohort.frame
+        return [
+            Item(slide, path=path, mpp=None if mpp != mpp else mpp)
+            for slide, path, mpp in zip(frame["slide"], frame["path"], frame["mpp"], strict=True)
+        ]
+
+    def labelled(self) -> pd.DataFrame:
+        """Rows (slide, patient, label) that take part in the folds: labelled, and within `split.where`."""
+        frame = self.cohort.frame
+        label = self.study.task.label
+        if not label:
+            raise StageError("no label to learn: name the label column in task.label")
+        rows = frame[self.cohort.column(label).to_numpy() != ""]
+        for name, wanted in self.study.split.where.items():
+            kept = self.cohort.column(name).loc[list(rows["slide"])].isin([str(value) for value in wanted])
+            rows = rows[kept.to_numpy()]
+        return rows[["slide", "patient", label]].rename(columns={label: "label"}).reset_index(drop=True)
+
+
+def check_name(name: str, what: str) -> str:
+    """A name from the configuration that becomes a folder; StageError where it is not safe as one."""
+    problem = id_problem(name)
+    if problem:
+        raise StageError(f"the {what} {name!r} {problem}: choose another")
+    return name

@@ -1,0 +1,179 @@
+"""Terms of the training loss that a method asks for besides the task's own: here alone they meet labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_mil.errors import ModelError, unknown
+from wsi_mil.models import Pooled
+from wsi_mil.tasks import Task
+
+
+class Step(NamedTuple):
+    """What a term may look at: one training step."""
+
+    pooled: Pooled
+    target: Shaped[Tensor, "bag ..."]
+    offsets: Int64[Tensor, "edge"]
+    task: Task
+    bags: list[int]
+    """Numbers of the bags, the same in each epoch."""
+    progress: float
+    """Share of the training that is done."""
+
+
+class Auxiliary:
+    """The whole loss of a step: bag * task loss + sum of weight * term, over the terms that the method asks for.
+
+    It remembers what a term needs from epoch to epoch, so that each training run has its own.
+    """
+
+    def __init__(self, losses: Mapping[str, float]) -> None:
+        for name in losses:
+            if name not in {"bag", *TERMS}:
+                raise ModelError(unknown("auxiliary loss", name, {"bag", *TERMS}))
+        self.losses = dict(losses)
+        self.memory: dict[int, tuple[int, Tensor]] = {}
+
+    def __call__(self, bag_loss: Float[Tensor, ""], step: Step) -> Float[Tensor, ""]:
+        """Add the terms to the task's loss."""
+        total = self.losses.get("bag", 1.0) * bag_loss
+        for name, weight in self.losses.items():
+            if name != "bag" and weight:
+                total = total + weight * TERMS[name](step, self.memory)
+        return total
+
+
+Memory = dict[int, tuple[int, Tensor]]
+
+
+def entropy(step: Step, memory: Memory) -> Tensor:
+    """-H(a) / log N, mean over bags and queries: attention that is spread costs less.
+
+    AEM (arXiv 2406.15303). Between -1, uniform, and 0, one tile alone; a bag of one tile gives 0.
+    """
+    assert step.pooled.attention is not None
+    terms = []
+    for part in _split(step, step.pooled.attention):
+        logs = part.clamp_min(torch.finfo(part.dtype).tiny).log()
+        terms.append((part * logs).sum(0).mean() / max(1.0, torch.tensor(float(len(part))).log().item()))
+    return torch.stack(terms).mean()
+
+
+def carried(step: Step, memory: Memory) -> Tensor:
+    """L2 = sum_j alpha_j (-log softmax(z_j)_y), mean over bags: each tile carries the bag's label, by its weight.
+
+    Shi et al.: Loss-based attention, AAAI 2020.
+    """
+    assert step.pooled.attention is not None
+    classes = _classes(step, "carried")
+    losses = functional.cross_entropy(
+        step.pooled.aux["tile_logits"].float(), classes[_bag(step)], reduction="none"
+    )  #                                                                                   tile
+    return (step.pooled.attention[:, 0] * losses).sum() / len(classes)
+
+
+def steady(step: Step, memory: Memory) -> Tensor:
+    """L3 = sum_j (alpha_j - mean of earlier epochs)^2, mean over bags; 0 when a bag is met for the first time.
+
+    The mean is exponential, m = .6 m + .4 alpha, divided by 1 - .6^times (Shi et al., AAAI 2020). It needs the same
+    tiles each time.
+    """
+    assert step.pooled.attention is not None
+    terms = []
+    for bag, part in zip(step.bags, _split(step, step.pooled.attention), strict=True):
+        times, mean = memory.get(bag, (0, torch.zeros_like(part)))
+        if mean.shape != part.shape:
+            raise ModelError(
+                f"bag {bag} had {len(mean)} tiles and now has {len(part)}: a loss that compares epochs needs them all; "
+                "set training.tiles_per_bag to 0, or the model's steady to 0"
+            )
+        terms.append(((part - mean / (1 - 0.6**times)) ** 2).sum() if times else part.sum() * 0)
+        memory[bag] = times + 1, 0.6 * mean + 0.4 * part.detach()
+    return torch.stack(terms).mean()
+
+
+def clusters(step: Step, memory: Memory) -> Tensor:
+    """Binary loss on the B tiles that a class's attention ranks highest and lowest, mean over bags.
+
+    For the bag's own class the first are told yes and the last no; for the others, where classes exclude each other,
+    the first are told no (Lu et al., CLAM, 2021). A bag of one tile has no term.
+    """
+    aux = step.pooled.aux
+    classes, tops = _classes(step, "clusters"), int(aux["cluster_tiles"])
+    scores, logits = step.pooled.scores.detach(), aux["cluster_logits"].float()
+    exclusive, hinge = bool(aux["cluster_exclusive"]), bool(aux["cluster_hinge"])
+    total = logits.sum() * 0
+    for kind, tiles, ranks in zip(classes.tolist(), _split(step, logits), _split(step, scores), strict=True):
+        count = min(tops, len(tiles) // 2)
+        if not count:
+            continue
+        terms = []
+        for other in range(logits.shape[1]) if exclusive else [kind]:
+            order = ranks[:, min(other, ranks.shape[1] - 1)].argsort(descending=True, stable=True)
+            chosen = order[:count] if other != kind else torch.cat([order[:count], order[-count:]])
+            truth = torch.zeros(len(chosen), dtype=torch.int64, device=logits.device)
+            truth[:count] = int(other == kind)
+            loss = functional.multi_margin_loss if hinge else functional.cross_entropy
+            terms.append(loss(tiles[chosen, other], truth))
+        total = total + torch.stack(terms).mean()
+    return total / len(classes)
+
+
+def streams(step: Step, memory: Memory) -> Tensor:
+    """Mean of the task's loss over the streams of a method, each judged alone (DSMIL: 1/2 instance + 1/2 bag)."""
+    logits = step.pooled.aux["stream_logits"].float()  #                                   stream bag out
+    return torch.stack([step.task.loss(stream, step.target) for stream in logits]).mean()
+
+
+def pseudo_bags(step: Step, memory: Memory) -> Tensor:
+    """The task's loss on pseudo-bags, of which each has the label of its bag (Zhang et al., DTFD-MIL, CVPR 2022)."""
+    return step.task.loss(step.pooled.aux["pseudo_logits"].float(), step.target[step.pooled.aux["pseudo_bag"]])
+
+
+def min_cut(step: Step, memory: Memory) -> Tensor:
+    """Mean over bags of -tr(S'AS) / tr(S'DS): neighbours in one cluster (Bianchi et al., ICML 2020)."""
+    return step.pooled.aux["min_cut"].mean()
+
+
+def orthogonality(step: Step, memory: Memory) -> Tensor:
+    """Mean over bags of || S'S / |S'S| - I / sqrt(K) ||: clusters of one size; all that resists collapse."""
+    return step.pooled.aux["orthogonality"].mean()
+
+
+TERMS: dict[str, Callable[[Step, Memory], Tensor]] = {
+    "carried": carried,
+    "clusters": clusters,
+    "entropy": entropy,
+    "min_cut": min_cut,
+    "orthogonality": orthogonality,
+    "pseudo_bags": pseudo_bags,
+    "steady": steady,
+    "streams": streams,
+}
+
+
+def _split(step: Step, values: Tensor) -> tuple[Tensor, ...]:
+    """Rows of each bag."""
+    return torch.split(values, step.offsets.diff().tolist())
+
+
+def _bag(step: Step) -> Tensor:
+    """The bag of each tile."""
+    lengths = step.offsets.diff().to(step.target.device)
+    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+
+def _classes(step: Step, term: str) -> Int64[Tensor, "bag"]:
+    if step.target.ndim != 1 or step.target.is_floating_point():
+        raise ModelError(
+            f"the loss {term!r} needs one class a slide, and this task's targets are "
+            f"{tuple(step.target.shape)} of {step.target.dtype}; set the weight of the term to 0 in the model's options"
+        )
+    return step.target

@@ -1,0 +1,218 @@
+"""Training: fit on one role, choose the epoch on another, and never see a third."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Shaped
+from torch import Tensor
+
+from wsi_mil.errors import ModelError
+from wsi_mil.models import MIL
+from wsi_mil.tasks import Task
+from wsi_mil.training.auxiliary import Auxiliary, Step
+from wsi_mil.training.settings import FitSettings
+from wsi_mil.training.source import BagSource
+
+_LOG = logging.getLogger("wsi_mil")
+
+Progress = Callable[[dict[str, float]], None]
+"""Called after each epoch with its row of the history."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome of a training run."""
+
+    state: dict[str, Tensor]
+    """Weights and buffers at the chosen epoch, on the CPU."""
+    history: list[dict[str, float]]
+    """One row an epoch: epoch (from 1), lr, fit_loss, and select_loss where there is a select role."""
+    epoch: int
+    """The epoch chosen."""
+    chosen_by: str
+    """Why this one, in words."""
+
+
+def fit(
+    model: MIL,
+    source: BagSource,
+    *,
+    fit_index: Sequence[int],
+    select_index: Sequence[int],
+    targets: Shaped[Tensor, "slide ..."],
+    task: Task,
+    settings: FitSettings,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train a model on the slides of `fit_index`; take the epoch with the lowest loss on those of `select_index`.
+
+    `source` and `targets` need hold no other slides, and should not: what is not handed over cannot leak. Rows of
+    `targets` outside the two lists are never read. With an empty `select_index` the last epoch is taken. On the CPU the
+    outcome depends on the arguments alone, bit by bit; the global random state is left as it was. The model ends in
+    evaluation mode with the chosen weights.
+    """
+    fit_index, select_index = list(fit_index), list(select_index)
+    _check_roles(fit_index, select_index, source=source, targets=targets)
+    model.to(device)
+    # Dropout draws from the global generator, which is therefore borrowed and given back.
+    on_gpu = device.startswith("cuda")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed_all(seed)
+        auxiliary = Auxiliary(model.losses)
+        run = _Run(model, source, targets.to(device), task, settings, np.random.default_rng(seed), auxiliary)
+        if settings.standardise:
+            model.standardise(*feature_moments(source, fit_index))
+        fitted = _epochs(run, fit_index, select_index, progress=progress)
+    model.load_state_dict(fitted.state)
+    model.eval()
+    return fitted
+
+
+def feature_moments(source: BagSource, index: Sequence[int]) -> tuple[Float32[Tensor, "dim"], Float32[Tensor, "dim"]]:
+    """Mean and standard deviation of each feature over all tiles of some bags; 1 for a feature that never varies.
+
+    ModelError for features that are not finite, with the bag's number and the tile's.
+    """
+    count, mean, squares = 0, np.zeros(1), np.zeros(1)
+    for bag in index:
+        features = np.asarray(source.load(bag)[0], dtype=np.float64)
+        if not np.isfinite(features).all():
+            tile, column = np.argwhere(~np.isfinite(features))[0]
+            raise ModelError(
+                f"bag {bag}: feature {column} of tile {tile} is {features[tile, column]}; extract the slide again"
+            )
+        # Chan's update: sums of squares about the mean, so that large means cost no digits.
+        bag_mean, total = features.mean(axis=0), count + len(features)
+        squares = squares + ((features - bag_mean) ** 2).sum(axis=0)
+        squares = squares + (bag_mean - mean) ** 2 * (count * len(features) / total)
+        mean = mean + (bag_mean - mean) * (len(features) / total)
+        count = total
+    spread = np.sqrt(squares / count)
+    # A spread below one step of float16 (2 ** -11 of the value) is rounding, which division would blow up.
+    spread[(spread <= 5e-4 * np.abs(mean)) | (spread < 1e-8)] = 1.0
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(spread.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Run:
+    model: MIL
+    source: BagSource
+    targets: Tensor
+    task: Task
+    settings: FitSettings
+    random: np.random.Generator
+    auxiliary: Auxiliary
+
+
+def _epochs(run: _Run, fit_index: list[int], select_index: list[int], *, progress: Progress | None) -> Fitted:
+    settings = run.settings
+    optimiser = torch.optim.AdamW(
+        run.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+    )
+    steps = settings.epochs * math.ceil(len(fit_index) / settings.batch_bags)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings.warmup))
+    history: list[dict[str, float]] = []
+    best, best_loss, best_epoch = run.model.state_dict(), math.inf, 0
+    for epoch in range(1, settings.epochs + 1):
+        row = {"epoch": float(epoch), "lr": optimiser.param_groups[0]["lr"]}
+        row["fit_loss"] = _train(run, fit_index, optimiser, schedule)
+        loss = -float(epoch)  # without a select role a later epoch is the better one
+        if select_index:
+            loss = row["select_loss"] = _validate(run, select_index)
+        history.append(row)
+        if progress:
+            progress(row)
+        if loss < best_loss:
+            best, best_loss, best_epoch = copy.deepcopy(run.model.state_dict()), loss, epoch
+        elif settings.patience and epoch - best_epoch >= settings.patience:
+            break
+    chosen_by = "lowest loss on the select role" if select_index else "last epoch: the select role is empty"
+    if not select_index:
+        _LOG.warning("no slides to choose the epoch on: the last one, %d, is taken", best_epoch)
+    return Fitted({name: value.cpu() for name, value in best.items()}, history, best_epoch, chosen_by)
+
+
+def _train(run: _Run, index: list[int], optimiser: torch.optim.Optimizer, schedule: Any) -> float:
+    """One pass over the training slides in a new order; return the mean loss, auxiliary terms included."""
+    run.model.train()
+    settings, total = run.settings, 0.0
+    order = run.random.permutation(index).tolist()
+    for start in range(0, len(order), settings.batch_bags):
+        batch = order[start : start + settings.batch_bags]
+        progress = schedule.last_epoch / (settings.epochs * math.ceil(len(order) / settings.batch_bags))
+        run.model.at(progress)
+        loss = _loss(run, batch, tiles=settings.tiles_per_bag, progress=progress)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if settings.clip:
+            torch.nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
+        optimiser.step()
+        schedule.step()
+        total += loss.item() * len(batch)
+    return total / len(order)
+
+
+def _validate(run: _Run, index: list[int]) -> float:
+    """Mean loss of the task alone in evaluation mode, without gradients, on all tiles, bag by bag."""
+    run.model.eval()
+    with torch.inference_mode():
+        return sum(_loss(run, [bag], tiles=0, progress=None).item() for bag in index) / len(index)
+
+
+def _loss(run: _Run, batch: list[int], *, tiles: int, progress: float | None) -> Tensor:
+    """Loss of some bags; with the method's auxiliary terms where the progress of the training is given."""
+    device = run.targets.device
+    parts = [_draw(run, bag, tiles) for bag in batch]
+    features = torch.cat([torch.from_numpy(part[0]).to(device) for part in parts])
+    cells = torch.cat([torch.from_numpy(part[1]).to(device) for part in parts])
+    offsets = torch.tensor([0, *np.cumsum([len(part[0]) for part in parts]).tolist()])
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.settings.precision == "bf16"):
+        pooled = run.model(features, cells, offsets)
+    loss = run.task.loss(pooled.logits.float(), run.targets[batch])
+    if progress is not None:
+        loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, progress))
+    if not bool(torch.isfinite(loss)):
+        raise ModelError(
+            f"the loss is {loss.item()} at bags {batch}: look for features that are not finite, or lower training.lr"
+        )
+    return loss
+
+
+def _draw(run: _Run, bag: int, tiles: int) -> tuple[np.ndarray, np.ndarray]:
+    features, cells = run.source.load(bag)
+    if 0 < tiles < len(features):
+        # In order, so that a memory map is read forwards.
+        rows = np.sort(run.random.choice(len(features), size=tiles, replace=False))
+        features, cells = features[rows], cells[rows]
+    return np.array(features), np.array(cells, dtype=np.int64)
+
+
+def _rate(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate: up along a line, then down along half a cosine, never quite 0."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def _check_roles(fit_index: list[int], select_index: list[int], *, source: BagSource, targets: Tensor) -> None:
+    if not fit_index:
+        raise ModelError("the fit role is empty: there is nothing to train on; give the fold more patients")
+    both = set(fit_index) & set(select_index)
+    if both:
+        raise ModelError(f"bags {sorted(both)[:5]} are in the fit role and in the select role; a bag has one role")
+    beyond = [bag for bag in [*fit_index, *select_index] if not 0 <= bag < len(source) or bag >= len(targets)]
+    if beyond:
+        raise ModelError(f"bags {beyond[:5]} are not among the {len(source)} bags and {len(targets)} targets given")
