@@ -44,8 +44,8 @@ def print_table(rows: list[tuple[str, dict]]) -> None:  # type: ignore[type-arg]
         print(f"| {name} | " + " | ".join(f"{v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f})" for v in told) + " |")
     for part in rows[0][1]["tile_auroc"]:
         for name in rows[0][1]["tile_auroc"][part]:
-            told = [one["tile_auroc"][part][name] for _, one in rows]
-            cells = " | ".join(f"{v['mean']:.3f} ({v['slides']} slides)" for v in told)
+            told = [one["tile_auroc"].get(part, {}).get(name) for _, one in rows]
+            cells = " | ".join(f"{v['mean']:.3f} ({v['slides']} slides)" if v else "–" for v in told)
             print(f"| mean tile AUROC, {part}: {name} | {cells} |")
 
 

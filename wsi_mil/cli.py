@@ -99,6 +99,7 @@ def predict(
     ] = None,
     slides: Annotated[str, typer.Option("--slides", help="Folder or pattern of the new slides.")] = "",
     table: Annotated[Path | None, typer.Option("--table", help="Table of the new slides, where one is needed.")] = None,
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Scale of slides that do not say theirs.")] = None,
     on: On = "here",
     redo: Redo = False,
     dry_run: DryRun = False,
@@ -124,6 +125,7 @@ def predict(
         raise ConfigError(
             "with --model, give --slides FOLDER (or --table) and no study file: the model knows its study"
         )
+    given += [] if mpp is None else [f"cohort.mpp={mpp}"]
     study = study_of_model(model, slides=slides, table=table, overrides=given)
     names = ["tissue", "tile", "extract", "predict", "heatmap"]
     _run(names, study, work, on=on, redo=names if redo else [], dry=dry_run, shard=shard)

@@ -9,7 +9,7 @@ import torch
 from contracts.aggregator import ragged
 from torch import Tensor
 
-from wsi_mil.models.graph import cut_losses, degrees, neighbour_edges, neighbour_sum
+from wsi_mil.models.graph import SquareConvolution, cut_losses, degrees, neighbour_edges, neighbour_sum, squares
 from wsi_mil.models.layers import Segments, segments
 
 
@@ -94,3 +94,20 @@ def test_min_cut_gradients() -> None:
     logits = torch.randn(10, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     edges = _cliques(bridge=True)
     assert torch.autograd.gradcheck(lambda values: cut_losses(values.softmax(1), edges, _parts(10)), (logits,))
+
+
+def test_a_convolution_over_tiles_is_that_of_a_picture() -> None:
+    torch.manual_seed(0)
+    layer = SquareConvolution(3, 2).double()
+    with torch.no_grad():
+        layer.bias.fill_(0.3)
+    _, cells, offsets = ragged(30, 12)
+    tiles = torch.randn(42, 3, dtype=torch.float64)
+    found = layer(tiles, squares(cells, segments(offsets, device=torch.device("cpu"))))
+    kernel = layer.weight.reshape(3, 3, 3, 2).permute(3, 2, 0, 1)  # row, column, in, out -> out, in, row, column
+    for start, stop in ((0, 30), (30, 42)):
+        column, row = cells[start:stop].T
+        picture = torch.zeros(1, 3, 10, 10, dtype=torch.float64)
+        picture[0, :, row, column] = tiles[start:stop].T
+        wanted = torch.nn.functional.conv2d(picture, kernel, layer.bias, padding=1)
+        torch.testing.assert_close(found[start:stop], wanted[0, :, row, column].T)

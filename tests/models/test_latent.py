@@ -8,7 +8,7 @@ from contracts.aggregator import AggregatorContract, ragged
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import build_model
-from wsi_mil.models.latent import CrossAttention
+from wsi_mil.models.transformer import CrossAttention
 
 
 class TestLatent(AggregatorContract):

@@ -35,7 +35,7 @@ def test_annealing_goes_from_softmax_to_sparse_and_stays_in_the_state() -> None:
     kept = []
     for progress in (0.0, 0.25, 0.5, 1.0):
         model.at(progress)
-        attention = model(*batch).attention
+        attention = model(*batch).attention.detach()
         kept.append(float(attention.min()))
     assert kept[0] > kept[1] > 0
     assert kept[2:] == [0, 0]

@@ -14,11 +14,13 @@ from wsi_mil.models import build_model
 class TestStats(AggregatorContract):
     name = "stats"
     options = {"dropout": 0.0}
+    learning_rate = 0.1
 
 
 class TestExtremes(AggregatorContract):
     name = "stats"
     options = {"statistics": ["min", "max"], "dropout": 0.0}
+    learning_rate = 0.1
 
 
 def test_the_statistics() -> None:

@@ -132,6 +132,23 @@ def test_test_labels_never_reach_training(cohort: Path, copy_of: Callable[..., W
     assert path.read_bytes() == before
 
 
+def test_a_slide_without_tiles_goes_all_the_way_as_empty(copy_of: Callable[..., Work]) -> None:
+    work = copy_of("tissue", "tile", "extract", "split", "train", "predict", "heatmap", "report")
+    far = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+    path = work.root / "tissue" / "S02.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": far}]}))
+    for name in ("tile", "extract", "train", "predict", "heatmap", "report"):
+        outcomes = {one.item: one.kind for one in run_stage(work, name)}
+        assert "failed" not in outcomes.values(), name
+        if name in ("tile", "extract", "heatmap"):
+            assert outcomes["S02"] == "empty"
+    assert not (work.root / "heatmap" / "abmil" / "S02").exists()
+    slides = pd.read_csv(work.root / "predict/abmil/slides.csv", dtype={"slide": str}).set_index("slide")
+    assert slides.loc["S02", "status"] == "empty"
+    assert slides["p_lesion"].isna().sum() == 1
+    assert "no tile" in (work.root / "report" / "index.html").read_text()
+
+
 def test_new_slides_are_predicted_by_all_folds(cohort: Path, copy_of: Callable[..., Work]) -> None:
     work = copy_of("tissue", "tile", "extract", "split", "train")
     site = sorted(set(work.cohort.frame["site"]))[0]

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import Pooled, build_model
+from wsi_mil.tasks import Classification
 from wsi_mil.training import Auxiliary, FitSettings, Step, fit
 
 OFFSETS = torch.tensor([0, 4, 9])
@@ -146,3 +147,15 @@ def test_training_uses_them_and_validation_does_not() -> None:
         rows.append(fitted.history[0])
     assert rows[1]["select_loss"] == pytest.approx(rows[0]["select_loss"], rel=1e-5)
     assert rows[1]["fit_loss"] > rows[0]["fit_loss"] + 1
+
+
+def test_ordered_grades_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Ordered(Classification):
+        kind = "ordinal"
+
+    step = _step({"stream_logits": torch.zeros(2, 2, 2)}, task=Ordered(classes=("no", "yes")))
+    auxiliary = Auxiliary({"streams": 1.0})
+    auxiliary(torch.tensor(0.0), step)
+    auxiliary(torch.tensor(0.0), step)
+    assert [record.message for record in caplog.records if "ordered grades" in record.message] != []
+    assert len(caplog.records) == 1

@@ -51,7 +51,7 @@ class DSMIL(Aggregator):
         spoken = self.instance(tiles)  #                                                  tile out
         loudest, rows = segment_max(spoken, parts)  #                                     bag out, twice
         queries = self.query(tiles)  #                                                    tile width
-        pairs = zip(queries.split(parts.lengths), queries[rows], strict=True)
+        pairs = zip(torch.split(queries, parts.lengths), queries[rows], strict=True)
         scores = torch.cat([part @ first.T for part, first in pairs]) / queries.shape[1] ** 0.5
         attention = segment_softmax(scores, parts)  #                                     tile out
         values = self.value(tiles)

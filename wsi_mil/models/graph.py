@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsi_mil.models.layers import Segments, segment_sum
 
+_SQUARE = [(across, down) for down in (-1, 0, 1) for across in (-1, 0, 1)]
 _HALF = ((1, 0), (0, 1), (1, 1), (1, -1))
 """One of each two opposite ways to a neighbour."""
 
@@ -15,8 +16,8 @@ _HALF = ((1, 0), (0, 1), (1, 1), (1, -1))
 def neighbour_edges(cells: Int64[Tensor, "tile 2"], parts: Segments) -> Int64[Tensor, "2 edge"]:
     """Edges, both ways, between tiles of one bag whose cells touch at a side or a corner.
 
-    Row 0 is where an edge comes from, row 1 where it goes. Time O(N log N), by sorting the cells. Tiles on one cell have
-    the same neighbours and no edge between them.
+    Row 0 is where an edge comes from, row 1 where it goes. Time O(N log N), by sorting the cells. Tiles on one cell
+    have the same neighbours and no edge between them.
     """
     keys, height = _keys(cells, parts)
     ordered, order = keys.sort(stable=True)
@@ -45,9 +46,40 @@ def _keys(cells: Tensor, parts: Segments) -> tuple[Tensor, int]:
     return (parts.bag * width + column) * height + row, height
 
 
-def neighbour_sum(
-    values: Float[Tensor, "tile column"], edges: Int64[Tensor, "2 edge"]
-) -> Float[Tensor, "tile column"]:
+def squares(cells: Int64[Tensor, "tile 2"], parts: Segments) -> Int64[Tensor, "tile 9"]:
+    """The tiles of the 3 x 3 cells around each tile, row by row, itself in the middle; -1 where there is none.
+
+    Of several tiles on one cell the first is given. Time O(N log N).
+    """
+    keys, height = _keys(cells, parts)
+    ordered, order = keys.sort(stable=True)
+    wanted = torch.stack([keys + (across * height + down) for across, down in _SQUARE], dim=1)
+    place = torch.searchsorted(ordered, wanted).clamp_max(len(ordered) - 1)
+    return torch.where(ordered[place] == wanted, order[place], -1)
+
+
+class SquareConvolution(nn.Module):
+    """A convolution of 3 x 3 cells over tiles where they lie; where no tile lies is 0. Time and memory linear in N."""
+
+    def __init__(self, inward: int, outward: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(9, inward, outward))
+        self.bias = nn.Parameter(torch.zeros(outward))
+        nn.init.normal_(self.weight, std=(2 / (9 * inward)) ** 0.5)  # as He et al., for a ReLU after it
+
+    def forward(
+        self, tiles: Float[Tensor, "tile inward"], around: Int64[Tensor, "tile 9"]
+    ) -> Float[Tensor, "tile outward"]:
+        """`around` is what `squares` gives."""
+        # a last row of zeros, for cells without a tile
+        padded = torch.cat([tiles, tiles.new_zeros(1, tiles.shape[1])])
+        total: Tensor = self.bias
+        for weight, rows in zip(self.weight, around.T, strict=True):
+            total = total + (padded @ weight)[rows]
+        return total
+
+
+def neighbour_sum(values: Float[Tensor, "tile column"], edges: Int64[Tensor, "2 edge"]) -> Float[Tensor, "tile column"]:
     """For each tile the sum over its neighbours: A X."""
     return torch.zeros_like(values).index_add(0, edges[1], values[edges[0]])
 
@@ -73,7 +105,7 @@ def cut_losses(
     some = volume > 0
     cut = -torch.where(some, linked / torch.where(some, volume, 1.0), 0.0)
     even = torch.eye(clusters, dtype=assignment.dtype, device=assignment.device) / clusters**0.5
-    grams = [part.T @ part for part in assignment.split(parts.lengths)]
+    grams = [part.T @ part for part in torch.split(assignment, parts.lengths)]
     uneven = [
         (gram / gram.norm() - even).norm() if length >= clusters else gram.sum() * 0
         for gram, length in zip(grams, parts.lengths, strict=True)

@@ -92,7 +92,7 @@ class InstanceMIL(Aggregator):
         else:
             contributions = share * scores
             logits = segment_sum(contributions, parts) + self.bias
-        pairs = zip(share.split(parts.lengths), hidden.split(parts.lengths), strict=True)
+        pairs = zip(torch.split(share, parts.lengths), torch.split(hidden, parts.lengths), strict=True)
         embedding = torch.stack([weight.to(part.dtype).T @ part for weight, part in pairs])
         return Pooled(embedding, scores + self.bias, attention, logits, contributions, {})
 
@@ -100,7 +100,7 @@ class InstanceMIL(Aggregator):
 def _top_shares(scores: Tensor, parts: Segments, k: int) -> Tensor:
     """1/k for the k largest scores of each bag and class, 0 for the others; 1/N in a bag of fewer than k tiles."""
     shares = []
-    for part in scores.detach().split(parts.lengths):
+    for part in torch.split(scores.detach(), parts.lengths):
         count = min(k, len(part))
         shares.append(torch.zeros_like(part).scatter(0, part.topk(count, dim=0).indices, 1 / count))
     return torch.cat(shares)

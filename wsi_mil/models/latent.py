@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.layers import Attention, Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.transformer import CrossAttention
 
 
 class Latent(Aggregator):
     """h = relu(P x);  `depth` times: l' = l + MHA(l, h, h), l' = l' + MLP(l'), h' = h + MHA(h, l', l');
 
     then gated attention over the tiles so informed: a = softmax(e(h)), z = sum_k a_k h_k. Each tile hears of the whole
-    bag through `latents` vectors, at the cost of N x latents in place of N x N. A tile's contribution is exact as a sum,
-    and includes what the tile has heard.
+    bag through `latents` vectors, at the cost of N x latents in place of N x N. A tile's contribution is exact as a
+    sum, and includes what the tile has heard.
     """
 
     weights: Weights = "softmax"
@@ -63,7 +63,7 @@ class Latent(Aggregator):
         parts = segments(offsets, device=features.device)
         tiles = self.projection(features)  #                                              tile hidden
         bags = []
-        for bag in tiles.split(parts.lengths):
+        for bag in torch.split(tiles, parts.lengths):
             latents = self.latents
             for block in self.blocks:
                 latents, bag = block(latents, bag)
@@ -86,28 +86,3 @@ class _Exchange(nn.Module):
         latents = self.down(latents, tiles)
         latents = latents + self.mlp(latents)
         return latents, self.up(tiles, latents)
-
-
-class CrossAttention(nn.Module):
-    """x + O softmax(Q LN(x) . K LN(y) / sqrt(d)) V LN(y), over all y."""
-
-    def __init__(self, hidden: int, *, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_asking, self.norm_asked = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.query = nn.Linear(hidden, hidden)
-        # no bias for keys: it would cancel in the softmax
-        self.key = nn.Linear(hidden, hidden, bias=False)
-        self.value = nn.Linear(hidden, hidden)
-        self.out = nn.Linear(hidden, hidden)
-
-    def forward(
-        self, asking: Float[Tensor, "asking hidden"], asked: Float[Tensor, "asked hidden"]
-    ) -> Float[Tensor, "asking hidden"]:
-        """What was asked, added to who asks."""
-        known = self.norm_asked(asked)
-        parts = (self.query(self.norm_asking(asking)), self.key(known), self.value(known))
-        query, key, value = (part.unflatten(1, (self.heads, -1)).transpose(0, 1)[None] for part in parts)
-        answer = functional.scaled_dot_product_attention(query, key, value)[0]  #         head asking part
-        mixed: Tensor = asking + self.out(answer.transpose(0, 1).flatten(1))
-        return mixed

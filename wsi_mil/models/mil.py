@@ -13,14 +13,22 @@ from wsi_mil.errors import ModelError, unknown
 from wsi_mil.models.abmil import ABMIL
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled
 from wsi_mil.models.clam import CLAM
+from wsi_mil.models.cral import CRAL
 from wsi_mil.models.dsmil import DSMIL
+from wsi_mil.models.dtfd import DTFD
+from wsi_mil.models.gtp import GTP
+from wsi_mil.models.hierarchical import Hierarchical
 from wsi_mil.models.instance import InstanceMIL
 from wsi_mil.models.latent import Latent
 from wsi_mil.models.layers import Head
+from wsi_mil.models.local import Local
 from wsi_mil.models.loss_attention import LossAttention
+from wsi_mil.models.patch_gcn import PatchGCN
 from wsi_mil.models.pooling import MaxPool, MeanPool
 from wsi_mil.models.smile import SMILE
+from wsi_mil.models.soft_attention import SoftAttention
 from wsi_mil.models.stats import BagStatistics
+from wsi_mil.models.transmil import TransMIL
 
 LIMIT = 5.0
 """Spreads from the mean beyond which a standardised feature is cut.
@@ -32,14 +40,22 @@ brought the log loss of small cohorts down (MUSK1 .34 to .30 in ten folds) and t
 MODELS: dict[str, type[Aggregator]] = {
     "abmil": ABMIL,
     "clam": CLAM,
+    "cral": CRAL,
     "dsmil": DSMIL,
+    "dtfd": DTFD,
+    "gtp": GTP,
+    "hierarchical": Hierarchical,
     "instance": InstanceMIL,
     "latent": Latent,
+    "local": Local,
     "loss_attention": LossAttention,
     "max": MaxPool,
     "mean": MeanPool,
+    "patch_gcn": PatchGCN,
     "smile": SMILE,
+    "soft_attention": SoftAttention,
     "stats": BagStatistics,
+    "transmil": TransMIL,
 }
 
 

@@ -15,8 +15,8 @@ from wsi_mil.models.layers import Attention, Projection, segment_softmax, segmen
 class PatchGCN(Aggregator):
     """h^0 = relu(P x);  h^(l+1) = h^l + M(g^l + agg(g^l)), with g^l = relu(LN(h^l)) and M a layer of two;
 
-    agg_i = sum_j softmax_j(t g_j) * (g_j), over the up to 8 tiles j that touch tile i, each column by itself, t learned;
-    then gated attention over relu(C [h^0, ..., h^L]).
+    agg_i = sum_j softmax_j(t g_j) * (g_j), over the up to 8 tiles j that touch tile i, each column by itself, t
+    learned; then gated attention over relu(C [h^0, ..., h^L]).
 
     A tile's contribution is exact as a sum, and includes what the tile has heard of its neighbours. Departure: the
     attention pools the joined layers without the paper's further layer of two.

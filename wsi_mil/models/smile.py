@@ -22,14 +22,14 @@ class SMILE(Aggregator):
     """h_k = relu(P x_k);  e = t * gated attention;  a = (1 - m) S(e) + m softmax(e);  z = sum_k a_k h_k.
 
     S: sparsemax, entmax (`alpha`; 1.5 by default) or softmax over the k largest; t is learned, because the scale of the
-    scores decides how many tiles stay. `anneal` is the share of the training over which the mixture m falls from 1 to 0,
-    so that no witness is dropped before the scores mean anything. Colour heatmaps by the scores: most weights are 0.
+    scores decides how many tiles stay. `anneal` is the share of the training over which the mixture m falls from 1 to
+    0, so that no witness is dropped before the scores mean anything. Colour heatmaps by the scores: most weights are 0.
 
     `neighbours` > 0 puts sparse self-attention before: each tile attends, in each of 4 heads, to the
     ceil(neighbours ln N) tiles most like it; that takes time O(N^2).
 
-    Claims the mechanism, not the published accuracy: the paper's sparse operator and its numbers are not public, and its
-    contrastive encoder is no part of this.
+    Claims the mechanism, not the published accuracy: the paper's sparse operator and its numbers are not public, and
+    its contrastive encoder is no part of this.
     """
 
     weights: Weights = "softmax"
@@ -90,7 +90,7 @@ class SMILE(Aggregator):
             tiles = self.context(tiles, parts)
         scores = self.attention(tiles) * self.log_temperature.exp()  #                    tile 1
         whole = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        attention = torch.cat([self._sparse(part) for part in whole.split(parts.lengths)])
+        attention = torch.cat([self._sparse(part) for part in torch.split(whole, parts.lengths)])
         if self.anneal:
             attention = (1 - self.mixture) * attention + self.mixture * segment_softmax(scores, parts)
         return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
@@ -102,7 +102,7 @@ class SMILE(Aggregator):
 
 
 class SparseSelfAttention(nn.Module):
-    """h_i + O sum_j softmax_j(q_i . k_j / sqrt(d)) v_j, over the u = ceil(c ln N) + 1 tiles j with the largest q_i . k_j."""
+    """h_i + O sum_j softmax_j(q_i . k_j / sqrt(d)) v_j, over the ceil(c ln N) + 1 tiles with the largest q_i . k_j."""
 
     def __init__(self, hidden: int, *, neighbours: float, heads: int = 4) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class SparseSelfAttention(nn.Module):
     def forward(self, tiles: Float[Tensor, "tile hidden"], parts: Segments) -> Float[Tensor, "tile hidden"]:
         """Tiles that have seen the few most like them in their bag."""
         whole = self.inward(self.norm(tiles)).unflatten(1, (3, self.heads, -1))  #        tile 3 head part
-        seen = [self._bag(*part.permute(1, 2, 0, 3)) for part in whole.split(parts.lengths)]
+        seen = [self._bag(*part.permute(1, 2, 0, 3)) for part in torch.split(whole, parts.lengths)]
         mixed: Tensor = tiles + self.outward(torch.cat(seen))
         return mixed
 
@@ -124,7 +124,7 @@ class SparseSelfAttention(nn.Module):
         kept = min(count, math.ceil(self.neighbours * math.log(count)) + 1)
         head = torch.arange(self.heads, device=keys.device)[:, None, None]
         seen = []
-        for chunk in queries.split(_CHUNK, dim=1):
+        for chunk in torch.split(queries, _CHUNK, dim=1):
             with torch.no_grad():
                 rows = (chunk @ keys.mT).topk(kept, dim=2).indices  #                     head chunk kept
             likeness = (chunk[:, :, None] * keys[head, rows]).sum(-1) / keys.shape[2] ** 0.5

@@ -32,7 +32,7 @@ def top_softmax(scores: Float[Tensor, "tile query"], k: int) -> Float[Tensor, "t
 
 
 def _weights(scores: Tensor, alpha: float) -> Tensor:
-    weights: Tensor = _Entmax.apply(scores, alpha)  # type: ignore[no-untyped-call]
+    weights: Tensor = _Entmax.apply(scores, alpha)
     return weights
 
 
@@ -75,7 +75,7 @@ def _project(scores: Tensor) -> Tensor:
 
 
 def _entmax15(halves: Tensor) -> Tensor:
-    """For each k the tau at which sum (e - tau)^2 over the k largest is 1; the right k is the last with tau <= e_(k)."""
+    """For each k the tau at which sum (e - tau)^2 over the k largest is 1; right is the last k with tau <= e_(k)."""
     ordered = halves.sort(dim=0, descending=True).values
     ranks = _ranks(halves)
     mean, squares = ordered.cumsum(dim=0) / ranks, (ordered**2).cumsum(dim=0) / ranks

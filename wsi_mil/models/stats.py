@@ -59,7 +59,7 @@ class BagStatistics(Aggregator):
         embedding = torch.cat([values[name] for name in self.statistics], dim=1)  #       bag dims
         rows = {"min": low_rows, "max": high_rows}
         contributions = None
-        weights = dict(zip(self.statistics, self.head.weight.split(features.shape[1], dim=1), strict=True))
+        weights = dict(zip(self.statistics, torch.split(self.head.weight, features.shape[1], dim=1), strict=True))
         if not self.training:
             contributions = self._contributions(features, mean, variance, weights=weights, rows=rows, parts=parts)
         alone = [features @ weight.T for name, weight in weights.items() if name != "sd"]

@@ -91,8 +91,11 @@ def read_slides(work: Work) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    # In the columns of numbers an empty cell is a slide without a prediction; everywhere else it is a word.
+    columns = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
+    numbers = {name: [""] for name in columns if name.startswith("p_") or name == "disagreement"}
     text = dict.fromkeys(("slide", "patient", "label", "predicted", "site", "note", "status", "part"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"disagreement": [""]})
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)
 
 
 def _scored(rows: pd.DataFrame, name: str, draws: int) -> Scored:

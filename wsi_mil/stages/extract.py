@@ -18,12 +18,13 @@ from wsi_mil.config import StudyPath
 from wsi_mil.errors import StageError
 from wsi_mil.grid import TileStatus
 from wsi_mil.layout import folder_name
-from wsi_mil.slides import open_slide, read_tiles
+from wsi_mil.slides import read_tiles
 from wsi_mil.stages import ledger
 from wsi_mil.stages.stage import Item, Stage, Tick
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
+from wsi_mil.stages.work import open_item
 
 RGB_QUALITY = ("red_mean", "green_mean", "blue_mean", "red_sd", "green_sd", "blue_sd")
 """Per tile, 0 to 1: what the colour baseline learns from, and what a report can sort tiles by."""
@@ -68,7 +69,7 @@ class Extract(Stage):
         grid, runtime = read_grid(ledger.require("tile", item.name, work)), work.study.runtime
         encoder = self.load_encoder(work)
         start, encoding = time.perf_counter(), 0.0
-        with open_slide(Path(item.path), mpp=item.mpp, mpp_source="cohort", id=item.name) as slide:
+        with open_item(item) as slide:
             if slide.fingerprint != grid.slide.fingerprint:
                 raise StageError(
                     f"the slide {item.path!r} is not the one its tiles were laid on: run tissue and tile again"

@@ -14,7 +14,6 @@ from wsi_mil import files, training
 from wsi_mil.bags import Bag
 from wsi_mil.errors import EmptyItem, StageError
 from wsi_mil.heatmaps import Heatmap, heatmap_to_geojson, heatmap_to_hdf5, overlay
-from wsi_mil.slides import open_slide
 from wsi_mil.stages import ledger
 from wsi_mil.stages.features import digests_of
 from wsi_mil.stages.stage import Item, Stage, Tick
@@ -33,6 +32,7 @@ from wsi_mil.tissue import outline_from_geojson
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
+from wsi_mil.stages.work import open_item
 
 SAME_PREDICTION = 1e-6
 """Largest difference between the prediction in the table and the one behind the map."""
@@ -133,7 +133,7 @@ class HeatmapStage(Stage):
     def _picture(self, item: Item, work: Work, shown: Heatmap, channel: str) -> bytes:
         outline_path = ledger.require("tissue", item.name, work)
         outline = outline_from_geojson(outline_path.read_text(encoding="utf-8"), where=outline_path.name)
-        with open_slide(Path(item.path), mpp=item.mpp, mpp_source="cohort", id=item.name) as slide:
+        with open_item(item) as slide:
             rgb, downsample = slide.overview(max_px=self.picture_px)
         scale = self.scale
         if scale == "auto":

@@ -25,7 +25,9 @@ class Item:
     path: str = ""
     """File of the slide, for items that are slides."""
     mpp: float | None = None
-    """Scale from the cohort table, where it gives one."""
+    """Scale given for the slide, where one is given."""
+    mpp_source: Literal["cohort", "flag"] = "cohort"
+    """Who gave it: a row of the cohort table, or `cohort.mpp`."""
     fold: tuple[int, int, int] | None = None
     """Seed, repeat and fold, for items that are folds."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsi_mil.errors import SlideError
 from wsi_mil.heatmaps import heatmap_from_hdf5
-from wsi_mil.slides import open_slide
 from wsi_mil.stages import ledger
+from wsi_mil.stages.work import open_item
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -38,7 +37,7 @@ def strip(slide: str, work: Work, *, count: int) -> bytes | None:
     rows = (order[:count], order[::-1][:count])
     sheet = Image.new("RGB", (count * (TILE_PX + GAP_PX) - GAP_PX, 2 * TILE_PX + GAP_PX), "white")
     try:
-        with open_slide(Path(item.path), mpp=item.mpp, mpp_source="cohort", id=slide) as opened:
+        with open_item(item) as opened:
             for row, tiles in enumerate(rows):
                 for column, tile in enumerate(tiles):
                     x, y = (int(value) for value in heatmap.grid.coords_l0[tile])

@@ -33,6 +33,8 @@ class CohortSection(Section):
     """Column that says whose slide it is; without it every slide is a patient of its own."""
     label_of: Literal["slide", "patient"] = "slide"
     """What a label belongs to: with `patient`, predictions are also made per patient, and two labels are a fault."""
+    mpp: float | None = Field(default=None, gt=0)
+    """Scale of every slide to which the table gives none, in micrometres per pixel; wins over the file's own."""
     missing_labels: Literal["fault", "predict"] = "fault"
     """What a slide without a label is: a fault, or a slide to predict."""
 

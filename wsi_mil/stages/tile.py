@@ -17,13 +17,13 @@ from wsi_mil.config import StudyPath
 from wsi_mil.errors import CohortError, EmptyItem, ScaleError, StageError
 from wsi_mil.geometry import FINER_LIMIT, extent_l0, too_fine
 from wsi_mil.grid import SlideRef, TileGrid, lay_grid
-from wsi_mil.slides import open_slide
 from wsi_mil.stages import ledger
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.tissue import outline_from_geojson, tissue_share
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
+from wsi_mil.stages.work import open_item
 
 
 class Tile(Stage):
@@ -71,7 +71,7 @@ class Tile(Stage):
         """Lay the grid, or take it from the table, and measure the share of tissue of each tile."""
         path = ledger.require("tissue", item.name, work)
         outline = outline_from_geojson(path.read_text(encoding="utf-8"), where=str(path.relative_to(work.root)))
-        with open_slide(Path(item.path), mpp=item.mpp, mpp_source="cohort", id=item.name) as slide:
+        with open_item(item) as slide:
             ref = slide.ref()
         if too_fine(ref.mpp, self.mpp):
             raise ScaleError(

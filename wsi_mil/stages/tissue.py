@@ -10,13 +10,13 @@ from pydantic import Field
 
 from wsi_mil import files
 from wsi_mil.errors import EmptyItem, SlideError
-from wsi_mil.slides import open_slide
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.tissue import draw_outline, find_tissue, mask_to_outline, outline_to_geojson, whole_slide
 
 if TYPE_CHECKING:
     from wsi_mil.slides import Slide
     from wsi_mil.stages.work import Work
+from wsi_mil.stages.work import open_item
 
 
 class Tissue(Stage):
@@ -63,7 +63,7 @@ class Tissue(Stage):
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Find the tissue; beside the outline lies a thumbnail with its contours."""
-        with open_slide(Path(item.path), mpp=item.mpp, mpp_source="cohort", id=item.name) as slide:
+        with open_item(item) as slide:
             ref = slide.ref()
             if self.method == "none":
                 outline = whole_slide(ref)

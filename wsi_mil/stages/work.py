@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_mil import files
 from wsi_mil.cohort import Cohort, read_cohort
 from wsi_mil.errors import StageError
-from wsi_mil.layout import id_problem
+from wsi_mil.slides import Slide, open_slide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,9 +73,9 @@ class Work:
         """One item for each slide of the cohort."""
         from wsi_mil.stages.stage import Item
 
-        frame = self.cohort.frame
+        frame, given = self.cohort.frame, self.study.cohort.mpp
         return [
-            Item(slide, path=path, mpp=None if mpp != mpp else mpp)
+            Item(slide, path=path, mpp=given, mpp_source="flag") if mpp != mpp else Item(slide, path=path, mpp=mpp)
             for slide, path, mpp in zip(frame["slide"], frame["path"], frame["mpp"], strict=True)
         ]
 
@@ -92,9 +92,6 @@ class Work:
         return rows[["slide", "patient", label]].rename(columns={label: "label"}).reset_index(drop=True)
 
 
-def check_name(name: str, what: str) -> str:
-    """A name from the configuration that becomes a folder; StageError where it is not safe as one."""
-    problem = id_problem(name)
-    if problem:
-        raise StageError(f"the {what} {name!r} {problem}: choose another")
-    return name
+def open_item(item: Item) -> Slide:
+    """The slide of an item, with the scale that was given for it."""
+    return open_slide(Path(item.path), mpp=item.mpp, mpp_source=item.mpp_source, id=item.name)

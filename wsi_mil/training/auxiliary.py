@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -13,6 +14,11 @@ from torch.nn import functional
 from wsi_mil.errors import ModelError, unknown
 from wsi_mil.models import Pooled
 from wsi_mil.tasks import Task
+
+_LOG = logging.getLogger("wsi_mil")
+
+Memory = dict[int, tuple[int, Tensor]]
+"""For each bag, how often it was met and the decaying mean of its attention."""
 
 
 class Step(NamedTuple):
@@ -39,18 +45,19 @@ class Auxiliary:
             if name not in {"bag", *TERMS}:
                 raise ModelError(unknown("auxiliary loss", name, {"bag", *TERMS}))
         self.losses = dict(losses)
-        self.memory: dict[int, tuple[int, Tensor]] = {}
+        self.memory: Memory = {}
+        self.warned = False
 
     def __call__(self, bag_loss: Float[Tensor, ""], step: Step) -> Float[Tensor, ""]:
         """Add the terms to the task's loss."""
+        if step.task.kind == "ordinal" and not self.warned and {"streams", "pseudo_bags"} & set(self.losses):
+            self.warned = True
+            _LOG.warning("the model judges a slide by single tiles or parts of it; ordered grades hang on the whole")
         total = self.losses.get("bag", 1.0) * bag_loss
         for name, weight in self.losses.items():
             if name != "bag" and weight:
                 total = total + weight * TERMS[name](step, self.memory)
         return total
-
-
-Memory = dict[int, tuple[int, Tensor]]
 
 
 def entropy(step: Step, memory: Memory) -> Tensor:

@@ -1,0 +1,78 @@
+"""TransMIL: Nystrom attention where it is exact, the grid that positions come from, and true coordinates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from contracts.aggregator import AggregatorContract, ragged
+from torch.nn import functional
+
+from wsi_mil.errors import ModelError
+from wsi_mil.models import build_model
+from wsi_mil.models.transmil import close_ranks, nystrom, pseudo_inverse
+
+SMALL = {"hidden": 16, "heads": 2, "landmarks": 32}
+
+
+class TestTransMIL(AggregatorContract):
+    name = "transmil"
+    options = SMALL
+
+
+class TestTransMILCoordinates(AggregatorContract):
+    name = "transmil"
+    options = {**SMALL, "coordinates": True}
+
+
+def test_pseudo_inverse() -> None:
+    torch.manual_seed(0)
+    matrices = (torch.randn(3, 6, 6, dtype=torch.float64) + 4 * torch.eye(6)).softmax(-1)
+    wanted = torch.linalg.pinv(matrices)
+    torch.testing.assert_close(pseudo_inverse(matrices), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_with_a_landmark_for_each_token_it_is_attention() -> None:
+    torch.manual_seed(0)
+    key = 2 * torch.randn(2, 7, 8, dtype=torch.float64)
+    value = torch.randn(2, 7, 8, dtype=torch.float64)
+    wanted = functional.scaled_dot_product_attention(key[None], key[None], value[None])[0]
+    torch.testing.assert_close(nystrom(key, key, value, landmarks=7), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_tokens_alike_give_their_mean() -> None:
+    value = torch.randn(2, 20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    alike = torch.ones(2, 20, 4, dtype=torch.float64)
+    seen = nystrom(alike, alike, value, landmarks=1)
+    torch.testing.assert_close(seen, value.mean(1, keepdim=True).expand_as(value))
+
+
+def test_close_ranks() -> None:
+    assert close_ranks(torch.tensor([105, 100, 101, 300, 100])).tolist() == [5, 0, 1, 9, 0]
+
+
+def test_pieces_far_apart_are_read_as_if_just_out_of_reach() -> None:
+    model = build_model("transmil", dim=4, n_out=2, coordinates=True, **SMALL).eval()
+    features, cells, offsets = ragged(12, dim=4)
+    cells[6:, 0] += 50
+    near = cells.clone()
+    near[6:, 0] -= 50 - 4 - int(cells[:6, 0].max())
+    torch.testing.assert_close(model(features, cells, offsets).logits, model(features, near, offsets).logits)
+
+
+def test_the_published_square_and_true_coordinates_agree_on_a_full_square() -> None:
+    fake = build_model("transmil", dim=4, n_out=2, **SMALL).eval()
+    true = build_model("transmil", dim=4, n_out=2, coordinates=True, **SMALL).eval()
+    features = ragged(9, dim=4)[0]
+    cells = torch.stack([torch.arange(9) % 3, torch.arange(9) // 3], dim=1)
+    offsets = torch.tensor([0, 9])
+    torch.testing.assert_close(true(features, cells, offsets).logits, fake(features, cells, offsets).logits)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    moved = true(features[order], cells[order], offsets)
+    torch.testing.assert_close(moved.logits, true(features, cells, offsets).logits)
+    assert not torch.allclose(fake(features[order], cells[order], offsets).logits, moved.logits)
+
+
+@pytest.mark.parametrize("options", [{"heads": 3}, {"landmarks": 0}])
+def test_bad_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ModelError, match="transmil"):
+        build_model("transmil", dim=4, n_out=2, **options)

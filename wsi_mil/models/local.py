@@ -1,0 +1,100 @@
+"""Local attention: tiles attend within windows of their true neighbourhood, and to a few vectors that saw the bag."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from wsi_mil.errors import ModelError
+from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
+from wsi_mil.models.layers import Attention, Projection, Segments, segment_softmax, segments, weighted_sum
+from wsi_mil.models.transformer import CrossAttention, MaskedBlock
+from wsi_mil.models.windows import windows
+
+
+class Local(Aggregator):
+    """h = relu(P x);  `depth` times: g = g + MHA(g, h, h) over the whole bag, then in each window of side x side cells
+
+    h = h + MHA(h, [g, h] + B), h = h + MLP(h), with B a learned number for each step across and down; every second time
+    the windows are moved by half a side. Then gated attention over the tiles: a = softmax(e(h)), z = sum_k a_k h_k.
+
+    A tile's contribution is exact as a sum, and includes what the tile has heard. A window costs the same full or not.
+    """
+
+    weights: Weights = "softmax"
+    exact_contributions = True
+    spatial = True
+    own_logits = False
+    breaks = {"duplication": "tiles that share a cell come into windows of their own, where each is one of the first"}
+    paper = "after Liu et al.: Swin Transformer, ICCV 2021, and Beltagy et al.: Longformer (global tokens), 2020"
+    cost = "time O(N (dim + side^2) hidden + N log N), memory O(N (hidden + heads side^2))"
+
+    def __init__(
+        self,
+        dim: int,
+        n_out: int,
+        *,
+        side: int = 8,
+        global_tokens: int = 8,
+        depth: int = 2,
+        heads: int = 4,
+        hidden: int = 128,
+        attention: int = 128,
+        dropout: float = 0.25,
+    ) -> None:
+        super().__init__()
+        if hidden % heads or min(side, global_tokens, depth) < 1:
+            raise ModelError(
+                f"local: side={side}, global_tokens={global_tokens}, depth={depth}, hidden={hidden}, heads={heads}; "
+                "hidden is a multiple of heads, the others are 1 or more"
+            )
+        self.queries = ("tiles",)
+        self.embedding_dim, self.side = hidden, side
+        self.projection = Projection(dim, hidden, dropout=dropout)
+        self.tokens = nn.Parameter(torch.randn(global_tokens, hidden) / hidden**0.5)
+        self.layers = nn.ModuleList(_Layer(hidden, heads=heads, side=side) for _ in range(depth))
+        self.attention = Attention(hidden, attention, 1, gated=True, dropout=0.0)
+
+    def pool(
+        self,
+        features: Float[Tensor, "tile dim"],
+        cells: Int64[Tensor, "tile 2"],
+        offsets: Int64[Tensor, "edge"],
+        clinical: Clinical | None = None,
+    ) -> Pooled:
+        """Attention-weighted mean of each bag's tiles, after they have heard of those around and of the whole."""
+        parts = segments(offsets, device=features.device)
+        tiles = self.projection(features)  #                                              tile hidden
+        tokens = self.tokens.expand(len(parts.lengths), -1, -1)  #                        bag token hidden
+        for number, layer in enumerate(self.layers):
+            shift = self.side // 2 if number % 2 else 0
+            tokens, tiles = layer(tokens, tiles, cells.to(features.device), parts, shift=shift)
+        scores = self.attention(tiles)
+        attention = segment_softmax(scores, parts)
+        return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
+
+
+class _Layer(nn.Module):
+    steps: Tensor
+
+    def __init__(self, hidden: int, *, heads: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.globals = CrossAttention(hidden, heads=heads)
+        self.block = MaskedBlock(hidden, heads=heads)
+        self.bias = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
+        nn.init.normal_(self.bias, std=0.02)
+        places = torch.cartesian_prod(torch.arange(side), torch.arange(side))  #          slot 2: row, column
+        apart = places[:, None] - places + side - 1
+        self.register_buffer("steps", apart[..., 0] * (2 * side - 1) + apart[..., 1], persistent=False)
+
+    def forward(
+        self, tokens: Tensor, tiles: Tensor, cells: Tensor, parts: Segments, *, shift: int
+    ) -> tuple[Tensor, Tensor]:
+        pairs = zip(tokens, torch.split(tiles, parts.lengths), strict=True)
+        tokens = torch.stack([self.globals(token, part) for token, part in pairs])
+        near = windows(cells, parts, side=self.side, shift=shift)
+        bias = self.bias[:, self.steps]  #                                                head slot slot
+        seen = self.block(near.spread(tiles), near.mask(), context=tokens[near.bag], bias=bias)
+        return tokens, near.collect(seen)
