@@ -37,7 +37,7 @@ def test_help_names_every_stage_in_order() -> None:
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("command", [*STAGES, "run", "demo", "slide", "config"])
+@pytest.mark.parametrize("command", [*STAGES, "run", "demo", "slide", "models", "config"])
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
@@ -111,6 +111,20 @@ def test_a_slide_is_described(study: Path) -> None:
     assert ended.returncode == 0
     assert "0.5 x 0.5" in ended.stdout
     assert "metadata" in ended.stdout
+
+
+def test_the_aggregators_are_listed() -> None:
+    ended = _cli("models")
+    assert ended.returncode == 0
+    assert "abmil" in ended.stdout
+
+
+def test_a_scale_given_by_flag_wins_and_is_told(study: Path, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(f"cohort: {{slides: '{study.parent / 'cohort' / 'slides' / 'S01.tiff'}', mpp: 1.0}}\n")
+    assert _cli("tissue", str(path), "--work", str(tmp_path / "work")).returncode == 0
+    told = (tmp_path / "work" / "tissue" / ".made" / "S01.json").read_text()
+    assert '"mpp_source": "flag"' in told
 
 
 def test_new_slides_in_one_command(study: Path, tmp_path: Path) -> None:

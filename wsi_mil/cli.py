@@ -184,6 +184,14 @@ def slide(
         show_slide(opened, _console())
 
 
+@app.command("models", rich_help_panel=LOOK_PANEL)
+def models() -> None:
+    """List the aggregators: what they cost, whether places matter, whether contributions are exact."""
+    from wsi_mil.console import show_models
+
+    show_models(_console())
+
+
 @app.command("config", rich_help_panel=LOOK_PANEL)
 def config(
     study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Nothing shows the defaults.")] = None,

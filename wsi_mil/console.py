@@ -134,6 +134,28 @@ def show_slide(slide: Slide, console: Console) -> None:
     show_table(rows, ("level", "width", "height", "downsample x", "downsample y", "um per pixel"), console)
 
 
+def show_models(console: Console) -> None:
+    """Every aggregator with what decides between them."""
+    from wsi_mil.models import MODELS
+
+    rows = [
+        (
+            name,
+            _told(getattr(method, "spatial", None)),
+            _told(getattr(method, "exact_contributions", None)),
+            method.cost,
+            method.paper,
+        )
+        for name, method in sorted(MODELS.items())
+    ]
+    show_table(rows, ("model", "spatial", "exact map", "cost in N tiles", "paper"), console)
+
+
+def _told(value: object) -> str:
+    """What a class says of itself; what only its options decide is not on the class."""
+    return "yes" if value is True else "no" if value is False else "by option"
+
+
 def _first_of_each(outcomes: Sequence[Outcome]) -> Iterable[Outcome]:
     """What is told of a slide in several stages is the first fault; the later ones only follow from it."""
     order = list(STAGES)

@@ -13,7 +13,12 @@ from wsi_mil.report import Curve, confusion_figure, curve_figure, history_figure
 def _curve() -> str:
     x = np.linspace(0, 1, 11)
     return curve_figure(
-        [Curve("lesion", x, x, x / 2, np.minimum(1, x + 0.1))], title="ROC", x="a", y="b", chance=None, diagonal="chance"
+        [Curve("lesion", x, x, x / 2, np.minimum(1, x + 0.1))],
+        title="ROC",
+        x="a",
+        y="b",
+        chance=None,
+        diagonal="chance",
     )
 
 

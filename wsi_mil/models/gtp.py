@@ -114,7 +114,7 @@ class GTP(Aggregator):
 
     def graph_cam(self, tokens: Float[Tensor, "bag cluster hidden"]) -> Float[Tensor, "bag out cluster"]:
         """How relevant each cluster is to each logit; gradients are made here, whatever the caller's mode."""
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(mode=False), torch.enable_grad():
             # a tensor of inference mode takes no part in gradients; its copy does
             read, maps = self._read(tokens.clone().requires_grad_())
             logits = self.head(read)

@@ -34,7 +34,7 @@ class Windows(NamedTuple):
         """Slots that hold a tile."""
         area = self.side**2
         held = torch.zeros(len(self.bag) * area, dtype=torch.bool, device=self.slots.device)
-        return held.index_fill(0, self.slots, True).reshape(-1, area)
+        return held.index_fill(0, self.slots, value=True).reshape(-1, area)
 
 
 def windows(cells: Int64[Tensor, "tile 2"], parts: Segments, *, side: int, shift: int = 0) -> Windows:

@@ -1,0 +1,27 @@
+"""Every aggregator goes the whole way: trained, predicted, drawn, and refused where its map would not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from studies import open_work, run_stage
+
+from wsi_mil.heatmaps import heatmap_from_hdf5
+from wsi_mil.models import MODELS
+from wsi_mil.stages import Work
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_model_goes_the_whole_way(name: str, cohort: Path, copy_of: Callable[..., Work]) -> None:
+    work = copy_of("tissue", "tile", "extract", "split")
+    work = open_work(cohort, work.root, f"model={{name: {name}}}", "train.epochs=1")
+    for stage in ("train", "predict", "heatmap"):
+        outcomes = run_stage(work, stage)
+        assert {one.kind for one in outcomes} == {"made"}, [one.why for one in outcomes]
+    heatmap = heatmap_from_hdf5((work.root / "heatmap" / name / "S02" / "S02.h5").read_bytes())
+    assert np.isfinite(heatmap.scores).all()
+    assert set(heatmap.prediction) == {"benign", "lesion"}
