@@ -3,8 +3,9 @@
     python benchmarks/planted.py [--models abmil,gtp] [--seeds 2] [--task witness|spatial|both]
 
 Witness: 100 to 300 tiles of 32 standard normal numbers; in positive bags 3 % are shifted by 4 along one axis. An
-attention model should reach an AUC of .98. Spatial: a 14 x 14 grid with six tiles of kind A and six of kind B in every bag;
-positive if each A touches a B. The composition is the same, so whatever ignores places is at chance.
+attention model should reach an AUC of .98.
+Spatial: a 14 x 14 grid with six tiles of kind A and six of kind B in every bag; positive if each A touches a B. The
+composition is the same, so whatever ignores places is at chance.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def test_parts_can_be_reached() -> None:
 
 
 def test_columns_of_numbers_are_known() -> None:
-    assert TableView(["a", "b"], [["x", "0.5 (0.4 to 0.6)"], ["y", "–"]]).numeric == [False, True]
+    rows = [["x", "0.5 (0.4 to 0.6)", ""], ["y", "–", ""]]
+    assert TableView(["a", "b", "note"], rows).numeric == [False, True, False]
 
 
 def test_intervals_in_words() -> None:

@@ -31,9 +31,8 @@ class TableView:
     @property
     def numeric(self) -> list[bool]:
         """Which columns hold numbers only."""
-        return [
-            bool(self.rows) and all(_is_number(row[column]) for row in self.rows) for column in range(len(self.headers))
-        ]
+        columns = [[row[column] for row in self.rows] for column in range(len(self.headers))]
+        return [any(cells) and all(_is_number(cell) for cell in cells) for cells in columns]
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,8 @@ class Part:
     code: str = ""
     folded: bool = False
     """Shown as a title to click on."""
+    wide: bool = False
+    """Whether its pictures are shown large, two a row."""
 
     @property
     def anchor(self) -> str:

@@ -40,7 +40,7 @@ def tiles(work: Work, count: int) -> Part:
         picture = strip(row["slide"], work, count=count)
         if picture is not None:
             pictures.append(Picture(picture, f"{row['slide']}: upper row highest, lower row lowest scores"))
-    return Part("Top and bottom tiles", "By the score that the heatmap shows.", pictures=pictures)
+    return Part("Top and bottom tiles", "By the score that the heatmap shows.", pictures=pictures, wide=True)
 
 
 def cases(work: Work) -> Part:
