@@ -44,7 +44,7 @@ def run_demo(folder: Path, *, slides: int, on: str, console: Console) -> bool:
         console.print(f"drawing {slides} slides into {cohort} ...")
         draw_cohort(cohort, slides=slides, seed=0)
     files.write_text(study_file, STUDY)
-    work = Work((folder / "work").absolute(), load_study(study_file))
+    work = Work((folder / "run").absolute(), load_study(study_file))
     work.root.mkdir(parents=True, exist_ok=True)
     work.check_cohort()
     runner, outcomes = executor(on), []
