@@ -12,6 +12,7 @@ from wsi_mil.models import build_model
 
 class TestHierarchical(AggregatorContract):
     name = "hierarchical"
+    steps = 100
     options = {"hidden": 16, "attention": 8, "side": 4, "heads": 2, "depth": 1}
 
 

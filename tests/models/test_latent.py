@@ -13,6 +13,7 @@ from wsi_mil.models.transformer import CrossAttention
 
 class TestLatent(AggregatorContract):
     name = "latent"
+    steps = 100
     options = {"hidden": 32, "attention": 16, "latents": 8}
 
 

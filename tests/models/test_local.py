@@ -13,6 +13,7 @@ from wsi_mil.models.transformer import MaskedBlock
 
 class TestLocal(AggregatorContract):
     name = "local"
+    steps = 60
     options = {"hidden": 16, "attention": 8, "side": 4, "global_tokens": 2, "heads": 2}
 
 

@@ -16,11 +16,13 @@ SMALL = {"hidden": 16, "heads": 2, "landmarks": 32}
 
 class TestTransMIL(AggregatorContract):
     name = "transmil"
+    steps = 60
     options = SMALL
 
 
 class TestTransMILCoordinates(AggregatorContract):
     name = "transmil"
+    steps = 60
     options = {**SMALL, "coordinates": True}
 
 

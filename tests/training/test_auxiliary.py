@@ -124,6 +124,22 @@ def test_streams_and_pseudo_bags_are_the_tasks_loss() -> None:
     assert _value("pseudo_bags", step) == pytest.approx(wanted.item())
 
 
+def _looking(attention: Tensor) -> Step:
+    step = _step()
+    return step._replace(pooled=step.pooled._replace(attention=attention))
+
+
+def test_diversity_is_the_cosine_of_two_queries_attention() -> None:
+    apart = torch.eye(9)[:, :3] * torch.tensor([1.0, 0.5, 0.0])
+    same = torch.full((9, 3), 1 / 9)
+    assert _value("diversity", _looking(apart)) == 0
+    assert _value("diversity", _looking(same)) == pytest.approx(1)
+    half = apart.clone()
+    half[0, 1] = 0.5  # in the first bag, queries 0 and 1 share a tile: cosine 1 / sqrt(2), one pair of three
+    assert _value("diversity", _looking(half)) == pytest.approx(0.5**0.5 / 3 / 2)
+    assert _value("diversity", _looking(same[:, :1])) == 0
+
+
 def test_targets_that_are_no_classes_are_refused() -> None:
     step = _step({"tile_logits": torch.zeros(9, 2)}, target=torch.zeros(2, 2))
     with pytest.raises(ModelError, match="'carried' needs one class a slide"):

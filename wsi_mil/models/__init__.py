@@ -15,17 +15,22 @@ if TYPE_CHECKING:
     from wsi_mil.models.cral import CRAL as CRAL
     from wsi_mil.models.dsmil import DSMIL as DSMIL
     from wsi_mil.models.dtfd import DTFD as DTFD
+    from wsi_mil.models.gashis import GasHis as GasHis
     from wsi_mil.models.gtp import GTP as GTP
     from wsi_mil.models.hierarchical import Hierarchical as Hierarchical
     from wsi_mil.models.instance import InstanceMIL as InstanceMIL
     from wsi_mil.models.latent import Latent as Latent
+    from wsi_mil.models.lesion_query import LesionQuery as LesionQuery
     from wsi_mil.models.local import Local as Local
     from wsi_mil.models.loss_attention import LossAttention as LossAttention
     from wsi_mil.models.mil import MIL as MIL
     from wsi_mil.models.mil import MODELS as MODELS
     from wsi_mil.models.mil import ModelSpec as ModelSpec
     from wsi_mil.models.mil import build_model as build_model
+    from wsi_mil.models.mil_vt import MILVT as MILVT
     from wsi_mil.models.patch_gcn import PatchGCN as PatchGCN
+    from wsi_mil.models.persam import PersAM as PersAM
+    from wsi_mil.models.persam import replace_factor as replace_factor
     from wsi_mil.models.pooling import MaxPool as MaxPool
     from wsi_mil.models.pooling import MeanPool as MeanPool
     from wsi_mil.models.smile import SMILE as SMILE
@@ -44,23 +49,28 @@ _FILES = {
     "DSMIL": "dsmil",
     "DTFD": "dtfd",
     "GTP": "gtp",
+    "GasHis": "gashis",
     "Hierarchical": "hierarchical",
     "InstanceMIL": "instance",
     "Latent": "latent",
+    "LesionQuery": "lesion_query",
     "Local": "local",
     "LossAttention": "loss_attention",
     "MIL": "mil",
+    "MILVT": "mil_vt",
     "MODELS": "mil",
     "MaxPool": "pooling",
     "MeanPool": "pooling",
     "ModelSpec": "mil",
     "Padded": "aggregator",
     "PatchGCN": "patch_gcn",
+    "PersAM": "persam",
     "Pooled": "aggregator",
     "SMILE": "smile",
     "SoftAttention": "soft_attention",
     "TransMIL": "transmil",
     "build_model": "mil",
+    "replace_factor": "persam",
 }
 __all__ = sorted(_FILES)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -16,14 +16,18 @@ from wsi_mil.models.clam import CLAM
 from wsi_mil.models.cral import CRAL
 from wsi_mil.models.dsmil import DSMIL
 from wsi_mil.models.dtfd import DTFD
+from wsi_mil.models.gashis import GasHis
 from wsi_mil.models.gtp import GTP
 from wsi_mil.models.hierarchical import Hierarchical
 from wsi_mil.models.instance import InstanceMIL
 from wsi_mil.models.latent import Latent
 from wsi_mil.models.layers import Head
+from wsi_mil.models.lesion_query import LesionQuery
 from wsi_mil.models.local import Local
 from wsi_mil.models.loss_attention import LossAttention
+from wsi_mil.models.mil_vt import MILVT
 from wsi_mil.models.patch_gcn import PatchGCN
+from wsi_mil.models.persam import PersAM
 from wsi_mil.models.pooling import MaxPool, MeanPool
 from wsi_mil.models.smile import SMILE
 from wsi_mil.models.soft_attention import SoftAttention
@@ -43,15 +47,19 @@ MODELS: dict[str, type[Aggregator]] = {
     "cral": CRAL,
     "dsmil": DSMIL,
     "dtfd": DTFD,
+    "gashis": GasHis,
     "gtp": GTP,
     "hierarchical": Hierarchical,
     "instance": InstanceMIL,
     "latent": Latent,
+    "lesion_query": LesionQuery,
     "local": Local,
     "loss_attention": LossAttention,
     "max": MaxPool,
     "mean": MeanPool,
+    "mil_vt": MILVT,
     "patch_gcn": PatchGCN,
+    "persam": PersAM,
     "smile": SMILE,
     "soft_attention": SoftAttention,
     "stats": BagStatistics,

@@ -139,6 +139,25 @@ def streams(step: Step, memory: Memory) -> Tensor:
     return torch.stack([step.task.loss(stream, step.target) for stream in logits]).mean()
 
 
+def diversity(step: Step, memory: Memory) -> Tensor:
+    """Cosine of two queries' attention, mean over their pairs and over bags: 0 where none look at the same tile.
+
+    Sun et al.: Lesion-aware transformers, CVPR 2021. One query alone has no term.
+    """
+    assert step.pooled.attention is not None
+    terms = []
+    for part in _split(step, step.pooled.attention):
+        unit = functional.normalize(part, dim=0)
+        pairs = (unit.T @ unit).triu(1)
+        terms.append(pairs.sum() / max(1, part.shape[1] * (part.shape[1] - 1) // 2))
+    return torch.stack(terms).mean()
+
+
+def separation(step: Step, memory: Memory) -> Tensor:
+    """Mean over bags of how hard it is to tell from what a query found, which one it was."""
+    return step.pooled.aux["separation"].mean()
+
+
 def pseudo_bags(step: Step, memory: Memory) -> Tensor:
     """The task's loss on pseudo-bags, of which each has the label of its bag (Zhang et al., DTFD-MIL, CVPR 2022)."""
     return step.task.loss(step.pooled.aux["pseudo_logits"].float(), step.target[step.pooled.aux["pseudo_bag"]])
@@ -157,10 +176,12 @@ def orthogonality(step: Step, memory: Memory) -> Tensor:
 TERMS: dict[str, Callable[[Step, Memory], Tensor]] = {
     "carried": carried,
     "clusters": clusters,
+    "diversity": diversity,
     "entropy": entropy,
     "min_cut": min_cut,
     "orthogonality": orthogonality,
     "pseudo_bags": pseudo_bags,
+    "separation": separation,
     "steady": steady,
     "streams": streams,
 }
