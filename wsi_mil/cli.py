@@ -99,7 +99,10 @@ def predict(
     ] = None,
     slides: Annotated[str, typer.Option("--slides", help="Folder or pattern of the new slides.")] = "",
     table: Annotated[Path | None, typer.Option("--table", help="Table of the new slides, where one is needed.")] = None,
-    mpp: Annotated[float | None, typer.Option("--mpp", help="Scale of slides that do not say theirs.")] = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option("--mpp", help="Scale of all the slides, um per pixel; wins over their files, not over the table."),
+    ] = None,
     on: On = "here",
     redo: Redo = False,
     dry_run: DryRun = False,

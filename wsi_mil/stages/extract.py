@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,10 +21,7 @@ from wsi_mil.layout import folder_name
 from wsi_mil.slides import read_tiles
 from wsi_mil.stages import ledger
 from wsi_mil.stages.stage import Item, Stage, Tick
-
-if TYPE_CHECKING:
-    from wsi_mil.stages.work import Work
-from wsi_mil.stages.work import open_item
+from wsi_mil.stages.work import Work, open_item
 
 RGB_QUALITY = ("red_mean", "green_mean", "blue_mean", "red_sd", "green_sd", "blue_sd")
 """Per tile, 0 to 1: what the colour baseline learns from, and what a report can sort tiles by."""

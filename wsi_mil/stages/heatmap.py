@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,11 +28,8 @@ from wsi_mil.stages.trained import (
     speakers,
     trained_models,
 )
+from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import outline_from_geojson
-
-if TYPE_CHECKING:
-    from wsi_mil.stages.work import Work
-from wsi_mil.stages.work import open_item
 
 SAME_PREDICTION = 1e-6
 """Largest difference between the prediction in the table and the one behind the map."""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsi_mil.errors import SlideError
 from wsi_mil.heatmaps import heatmap_from_hdf5
 from wsi_mil.stages import ledger
-from wsi_mil.stages.work import open_item
-
-if TYPE_CHECKING:
-    from wsi_mil.stages.work import Work
+from wsi_mil.stages.work import Work, open_item
 
 TILE_PX = 128
 """Side of a tile in the strip."""

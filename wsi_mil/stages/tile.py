@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,11 +19,8 @@ from wsi_mil.geometry import FINER_LIMIT, extent_l0, too_fine
 from wsi_mil.grid import SlideRef, TileGrid, lay_grid
 from wsi_mil.stages import ledger
 from wsi_mil.stages.stage import Item, Stage, Tick
+from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import outline_from_geojson, tissue_share
-
-if TYPE_CHECKING:
-    from wsi_mil.stages.work import Work
-from wsi_mil.stages.work import open_item
 
 
 class Tile(Stage):

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from wsi_mil import files
 from wsi_mil.errors import EmptyItem, SlideError
+from wsi_mil.slides import Slide
 from wsi_mil.stages.stage import Item, Stage, Tick
+from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import draw_outline, find_tissue, mask_to_outline, outline_to_geojson, whole_slide
-
-if TYPE_CHECKING:
-    from wsi_mil.slides import Slide
-    from wsi_mil.stages.work import Work
-from wsi_mil.stages.work import open_item
 
 
 class Tissue(Stage):
