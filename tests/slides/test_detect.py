@@ -53,7 +53,7 @@ def test_a_reader_may_be_forced_and_a_wrong_name_gets_a_hint(write_slide: Write)
         assert isinstance(slide, OpenSlideReader)
     with pytest.raises(SlideError, match="did you mean 'openslide'"):
         open_slide(write_slide(), reader="openslid")
-    assert list(READERS) == ["openslide"]
+    assert list(READERS)[:2] == ["tiff", "openslide"]
 
 
 def test_what_is_no_file_is_said_in_its_own_words(tmp_path: Path) -> None:
@@ -113,10 +113,6 @@ def test_what_is_no_slide_is_named_by_its_content(tmp_path: Path, data: bytes, w
         ("broken/unopenable.tiff", "Unsupported TIFF compression"),
         ("broken/zero_bytes.svs", "0 bytes"),
         ("broken/zero_gi.tif", r"no pixels \(2 x 0\)"),
-        ("good/OS-1-detail.ome.tif", "OME-TIFF"),
-        ("good/OS-2-ndpi.ome.tif", "OME-TIFF"),
-        ("good/OS-2-vsi.ome.tif", "OME-TIFF"),
-        ("odd/test_orient6.tif", "orientation 6"),
     ],
 )
 def test_real_files_that_are_refused(test_data: Path, name: str, words: str) -> None:
@@ -135,6 +131,10 @@ def test_real_files_that_are_refused(test_data: Path, name: str, words: str) -> 
         ("odd/small.svs", (16, 16), (0.499, 0.499)),
         ("odd/😐.svs", (16, 16), (0.499, 0.499)),
         ("broken/unreadable.svs", (16, 16), (0.499, 0.499)),
+        ("good/OS-1-detail.ome.tif", (1101, 1101), (0.2271, 0.2271)),
+        ("good/OS-2-ndpi.ome.tif", (2202, 2202), (0.2271, 0.2271)),
+        ("good/OS-2-vsi.ome.tif", (1445, 1445), (0.34605, 0.34605)),
+        ("odd/test_orient6.tif", (180, 120), None),
     ],
 )
 def test_real_files_that_open(
@@ -144,7 +144,7 @@ def test_real_files_that_open(
         assert slide.size_l0 == size_l0
         assert slide.mpp_source == ("metadata" if mpp else "missing")
         if mpp:
-            assert slide.mpp == pytest.approx(mpp)
+            assert slide.mpp == pytest.approx(mpp, rel=1e-4)
 
 
 def test_a_slide_that_opens_but_cannot_be_read_says_so(test_data: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import wsi_mil.slides.slide as module
+import wsi_mil.slides.regions as module
 from wsi_mil.errors import ScaleError, SlideError
 from wsi_mil.geometry import Level
 from wsi_mil.slides.slide import SlideInfo

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_mil.layout import slide_id
-from wsi_mil.slides.sniff import finding, tiff_head
+from wsi_mil.slides.sniff import finding, head_of
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_id_is_the_name_without_its_suffix(name: str, want: str) -> None:
 def test_no_bytes_make_it_fall_over(tmp_path_factory: pytest.TempPathFactory, magic: bytes, rest: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.tiff"
     path.write_bytes(magic + rest)
-    tiff_head(path)
+    head_of(path)
     finding(path)
 
 
@@ -42,6 +42,6 @@ def test_a_description_past_the_end_of_the_world_is_none(tmp_path: Path) -> None
     path = tmp_path / "far.tiff"
     entry = (270).to_bytes(2, "little") + (2).to_bytes(2, "little") + (1 << 40).to_bytes(8, "little") + b"\xff" * 8
     path.write_bytes(b"II+\0\x08\0\0\0" + (16).to_bytes(8, "little") + (1).to_bytes(8, "little") + entry)
-    head = tiff_head(path)
+    head = head_of(path)
     assert head is not None
     assert head.description == ""

@@ -12,6 +12,8 @@ from wsi_mil.layout import slide_id
 from wsi_mil.slides.openslide import OpenSlideReader
 from wsi_mil.slides.slide import MppSource, Slide
 from wsi_mil.slides.sniff import check_file, finding
+from wsi_mil.slides.source import is_url
+from wsi_mil.slides.tiff import TiffReader
 
 _log = logging.getLogger("wsi_mil")
 
@@ -25,7 +27,7 @@ class Reader(Protocol):
     def __call__(self, path: Path, *, id: str, mpp: tuple[float, float] | None, mpp_source: MppSource) -> Slide: ...
 
 
-READERS: dict[str, Reader] = {"openslide": OpenSlideReader}
+READERS: dict[str, Reader] = {"tiff": TiffReader, "openslide": OpenSlideReader}
 """Tried in this order; the first that opens a file reads it."""
 
 
@@ -43,6 +45,8 @@ def open_slide(
     who said so. `id` defaults to the file's name without its suffix; `reader` forces a row of READERS.
     Raises SlideError with one sentence on what the file is and why each reader refused.
     """
+    if is_url(path):
+        return _open_remote(str(path), mpp=mpp, mpp_source=mpp_source, id=id)
     path = Path(path)
     if reader is not None and reader not in READERS:
         raise SlideError(unknown("slide reader", reader, READERS))
@@ -61,6 +65,17 @@ def open_slide(
     said = "; ".join(reasons)
     why = finding(path)
     raise SlideError(f"slide file {path} cannot be opened: {f'{why} ({said})' if why else said}")
+
+
+def _open_remote(url: str, *, mpp: float | tuple[float, float] | None, mpp_source: MppSource, id: str | None) -> Slide:
+    """A slide behind a URL: TIFF alone can be read by ranges."""
+    name = slide_id(Path(url.rsplit("/", 1)[-1])) if id is None else id
+    try:
+        slide = TiffReader(url, id=name, mpp=_pair(mpp, name), mpp_source=mpp_source)
+    except SlideError as error:
+        raise SlideError(f"slide {url} cannot be opened: {error}; other formats than TIFF have to be copied") from None
+    _warn_of_contradiction(slide)
+    return slide
 
 
 def _pair(mpp: float | tuple[float, float] | None, name: str) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wsi_mil.files import digest
@@ -14,19 +15,39 @@ BLOCK_BYTES = 1 << 16
 """Blocks spread evenly over the file: 6 MiB read of a slide of any size, a few milliseconds on a disk."""
 
 
+SMALL_BYTES = 1 << 16
+"""Files of a folder up to this size are read whole: metadata, and chunks of the coarse levels."""
+
+
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file's size, its first and last MiB and 64 evenly spaced blocks of 64 KiB.
 
     A MIRAX slide keeps its pixels in a folder of the same name beside the file: names and sizes of what is in it count.
+    Of a slide that is a folder (OME-Zarr, DICOM instances) names and sizes of all its files count, and the content of
+    the small ones.
     """
-    size = path.stat().st_size
-    parts = [str(size).encode()]
+    if path.is_dir():
+        return digest(*(part for inner in sorted(path.rglob("*")) if inner.is_file() for part in _member(path, inner)))
     with path.open("rb") as file:
-        for start, length in _samples(size):
-            file.seek(start)
-            parts.append(file.read(length))
-    parts += [f"{name} {bytes_}".encode() for name, bytes_ in _companions(path)]
-    return digest(*parts)
+
+        def read(offset: int, count: int) -> bytes:
+            file.seek(offset)
+            return file.read(count)
+
+        return fingerprint_of(read, path.stat().st_size, *(f"{name} {size}" for name, size in _companions(path)))
+
+
+def fingerprint_of(read: Callable[[int, int], bytes], size: int, *beside: str) -> str:
+    """The same from any bytes that are read by (offset, count), and from what else belongs to the slide."""
+    return digest(
+        str(size).encode(), *(read(*sample) for sample in _samples(size)), *(text.encode() for text in beside)
+    )
+
+
+def _member(folder: Path, inner: Path) -> tuple[bytes, bytes]:
+    size = inner.stat().st_size
+    name = f"{inner.relative_to(folder).as_posix()} {size}".encode()
+    return name, inner.read_bytes() if size <= SMALL_BYTES else b""
 
 
 def _samples(size: int) -> list[tuple[int, int]]:

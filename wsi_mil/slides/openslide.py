@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Mapping
@@ -14,17 +13,16 @@ from jaxtyping import UInt8
 
 from wsi_mil.errors import SlideError
 from wsi_mil.geometry import Level
-from wsi_mil.slides.slide import WHITE, MppSource, Slide, SlideInfo
-from wsi_mil.slides.sniff import tiff_head
+from wsi_mil.slides.slide import MppSource, Slide, SlideInfo
+from wsi_mil.slides.sniff import head_of
+from wsi_mil.slides.tiff_layout import believable
+from wsi_mil.slides.tile_codecs import over_white
 
 if TYPE_CHECKING:
     import openslide
 
 CACHE_BYTES = 128 << 20
 """Of decoded tiles: a row of 256 px tiles across the widest slide, each needed again by the row below it."""
-
-SCREEN_DPI = (72.0, 96.0, 300.0)
-"""Resolutions that programs write into a TIFF when they know none: 353, 265 and 85 um/px are no slide's scale."""
 
 TURNED = range(2, 9)
 """TIFF orientations other than upright; further numbers mean nothing and are ignored."""
@@ -126,7 +124,7 @@ def _open(path: Path) -> openslide.OpenSlide:
 
 
 def _refuse_rotated(path: Path, id: str) -> None:
-    head = tiff_head(path)
+    head = head_of(path)
     if head and head.orientation in TURNED:
         raise SlideError(
             f"slide {id!r} is stored turned or mirrored (TIFF orientation {head.orientation}), which OpenSlide "
@@ -158,17 +156,12 @@ def _mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
         pair = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
     except (KeyError, ValueError):
         return None
-    if not all(math.isfinite(value) and value > 0 for value in pair):
-        return None
-    is_screen = any(math.isclose(25400 / value, dpi, rel_tol=0.005) for value in pair for dpi in SCREEN_DPI)
-    return None if is_screen else pair
+    return believable(pair)
 
 
 def _on_white(picture: Any) -> UInt8[np.ndarray, "h w 3"]:
     """RGBA as RGB over white: OpenSlide leaves transparent what the slide does not have."""
     rgba = np.asarray(picture)
-    alpha = rgba[..., 3:]
-    if alpha.min() == 255:
+    if rgba[..., 3].min() == 255:
         return np.ascontiguousarray(rgba[..., :3])
-    blend = rgba[..., :3].astype(np.uint16) * alpha + np.uint16(WHITE) * (255 - alpha.astype(np.uint16))
-    return ((blend + 127) // 255).astype(np.uint8)
+    return over_white(rgba, multiplied=False)

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsi_mil.errors import ScaleError, SlideError
-from wsi_mil.geometry import FINER_LIMIT, SAME_SCALE, Box, Level, best_level, extent_l0, too_fine
+from wsi_mil.geometry import FINER_LIMIT, Box, Level, best_level, extent_l0, too_fine
 from wsi_mil.grid import SlideRef
 from wsi_mil.slides.fingerprint import fingerprint
+from wsi_mil.slides.regions import is_crop, lazy_level, picture_of
 
 if TYPE_CHECKING:
     import dask.array
@@ -25,9 +26,6 @@ MppSource = Literal["metadata", "cohort", "flag", "missing"]
 
 WHITE = 255
 """Value of every channel where there is no slide."""
-
-BLOCK_PX = 1 << 24
-"""Most level pixels read at once (64 MiB as RGBA); a larger rectangle is read and shrunk in parts."""
 
 MAX_OVERVIEW_PX = 1 << 35
 """Most pixels of the one level an overview may have to read: past it a picture takes many minutes."""
@@ -38,10 +36,6 @@ MAX_SIZE_PX = 1 << 41
 OVERVIEW_GAP = 3.0
 """An overview that shrinks by twice this or more goes first by a whole factor, then by the rest: many times faster, and
 different by less than a grey level on average. Tiles are always resampled in one step."""
-
-DASK_CHUNK_PX = 1024
-
-_WHOLE = 1e-4  # of a level pixel: a box this near to whole pixels is cropped, not resampled
 
 
 @dataclass(frozen=True)
@@ -88,6 +82,21 @@ class Slide(ABC):
         called from several threads at once. Raises SlideError with slide and region where the file is damaged.
         """
 
+    def _read_into(self, out: UInt8[np.ndarray, "h w 3"], box: tuple[int, int, int, int], level: int) -> None:
+        """The same into an array of the rectangle's size; a reader that can decode in place does so."""
+        out[...] = self._read(box, level)
+
+    def tile_px(self, level: int) -> tuple[int, int] | None:
+        """Width and height of the tiles that a level is stored in, or None where the reader does not know them."""
+        return None
+
+    def expect(self, box: tuple[int, int, int, int], level: int) -> None:
+        """A rectangle inside a level will be read soon: a reader may have it fetched from disk meanwhile."""
+        return
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self.path)
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the file. Reading afterwards raises SlideError."""
@@ -113,7 +122,7 @@ class Slide(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the file's content, the same under any name and in any place."""
-        return fingerprint(self.path)
+        return self._fingerprint()
 
     @final
     def ref(self) -> SlideRef:
@@ -139,18 +148,46 @@ class Slide(ABC):
             )
 
     @final
-    def read(self, x_l0: float, y_l0: float, *, size_px: int, mpp: float) -> UInt8[np.ndarray, "size size 3"]:
+    def read(
+        self,
+        x_l0: float,
+        y_l0: float,
+        *,
+        size_px: int,
+        mpp: float,
+        out: UInt8[np.ndarray, "size size 3"] | None = None,
+    ) -> UInt8[np.ndarray, "size size 3"]:
         """The square of `size_px` pixels at `mpp` whose top left lies at (x_l0, y_l0); white outside the slide.
 
         Resampled with an antialiasing bicubic filter from the coarsest level that is fine enough, at its fractional
         place and with each axis at its own scale; a plain crop where the level has that very scale and place.
+        Written to `out` where that is given.
         Raises ScaleError (no scale, or too fine) and SlideError (damaged here).
         """
         self.check_scale(mpp)
+        level, box = self.place(x_l0, y_l0, size_px=size_px, mpp=mpp)
+        if out is not None and self._is_inner_crop(box, level, size_px):
+            self._read_into(out, (round(box.x), round(box.y), size_px, size_px), level)
+            return out
+        pixels = picture_of(self, box, level, (size_px, size_px))
+        if out is None:
+            return pixels
+        out[...] = pixels
+        return out
+
+    @final
+    def place(self, x_l0: float, y_l0: float, *, size_px: int, mpp: float) -> tuple[int, Box]:
+        """The level that a tile is read from, and where it lies there, in that level's pixels."""
         width_l0, height_l0 = extent_l0(size_px, mpp, self.mpp)
         level = best_level(self.levels, self.mpp, mpp)
-        box = self.levels[level].box(Box(x_l0, y_l0, width_l0, height_l0))
-        return self._resample(box, level, (size_px, size_px), gap=None)
+        return level, self.levels[level].box(Box(x_l0, y_l0, width_l0, height_l0))
+
+    @final
+    def _is_inner_crop(self, box_lv: Box, level: int, size_px: int) -> bool:
+        left, top = round(box_lv.x), round(box_lv.y)
+        inside = left >= 0 and top >= 0
+        inside = inside and left + size_px <= self.levels[level].width and top + size_px <= self.levels[level].height
+        return inside and is_crop(box_lv, (size_px, size_px))
 
     @final
     def read_level(self, box: tuple[int, int, int, int], *, level: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -188,80 +225,12 @@ class Slide(ABC):
                 f"write it as a pyramid (for example with `vips tiffsave --pyramid`)"
             )
         box = Box(0.0, 0.0, float(size_lv[0]), float(size_lv[1]))
-        return self._resample(box, level, out, gap=OVERVIEW_GAP), downsample
-
-    @final
-    def _resample(
-        self, box_lv: Box, level: int, size_px: tuple[int, int], *, gap: float | None
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """A fractional rectangle of one level as a picture of a given width and height."""
-        from PIL import Image
-
-        width_px, height_px = size_px
-        scale_x, scale_y = box_lv.width / width_px, box_lv.height / height_px
-        if _is_crop(box_lv, scale_x, scale_y):
-            return self.read_level((round(box_lv.x), round(box_lv.y), width_px, height_px), level=level)
-        # Bicubic reaches two output pixels far; when enlarging, level pixels count instead.
-        margin = math.ceil(2.5 * max(scale_x, scale_y, 1.0)) + 1
-        outer = left, top, width, height = self._with_margin(box_lv, margin, level)
-        if width * height > BLOCK_PX:
-            return self._resample_halves(box_lv, level, size_px, gap=gap)
-        inner = (box_lv.x - left, box_lv.y - top, box_lv.right - left, box_lv.bottom - top)
-        picture = Image.fromarray(self.read_level(outer, level=level))
-        return np.asarray(picture.resize(size_px, Image.Resampling.BICUBIC, box=inner, reducing_gap=gap))
-
-    @final
-    def _with_margin(self, box_lv: Box, margin: int, level: int) -> tuple[int, int, int, int]:
-        """The whole pixels of a rectangle, and a margin as far as the level has pixels: no white is mixed in."""
-        left, top, width, height = box_lv.outer(margin)
-        least_left, least_top, inner_width, inner_height = box_lv.outer()
-        right = min(left + width, max(self.levels[level].width, least_left + inner_width))
-        bottom = min(top + height, max(self.levels[level].height, least_top + inner_height))
-        left, top = max(left, min(0, least_left)), max(top, min(0, least_top))
-        return left, top, right - left, bottom - top
-
-    @final
-    def _resample_halves(
-        self, box_lv: Box, level: int, size_px: tuple[int, int], *, gap: float | None
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """The same picture from two halves, each with its own margin, so that the seam is not seen."""
-        width_px, height_px = size_px
-        if max(size_px) == 1:
-            raise ScaleError(
-                f"slide {self.id!r} has no level coarse enough for one pixel of {box_lv.width:.0f} x "
-                f"{box_lv.height:.0f} level-{level} pixels: ask for a finer scale"
-            )
-        if width_px >= height_px:
-            half = width_px // 2
-            cut = box_lv.width * half / width_px
-            first = Box(box_lv.x, box_lv.y, cut, box_lv.height)
-            second = Box(box_lv.x + cut, box_lv.y, box_lv.width - cut, box_lv.height)
-            sizes, axis = ((half, height_px), (width_px - half, height_px)), 1
-        else:
-            half = height_px // 2
-            cut = box_lv.height * half / height_px
-            first = Box(box_lv.x, box_lv.y, box_lv.width, cut)
-            second = Box(box_lv.x, box_lv.y + cut, box_lv.width, box_lv.height - cut)
-            sizes, axis = ((width_px, half), (width_px, height_px - half)), 0
-        parts = [self._resample(box, level, size, gap=gap) for box, size in zip((first, second), sizes, strict=True)]
-        return np.concatenate(parts, axis=axis)
+        return picture_of(self, box, level, out, gap=OVERVIEW_GAP), downsample
 
     @final
     def as_dask(self, level: int = 0) -> dask.array.Array:
         """One level as a lazy array [height width 3] for notebooks; a chunk is read when it is computed."""
-        import dask.array as da
-        from dask.delayed import delayed
-
-        width, height = self.levels[level].width, self.levels[level].height
-        read = delayed(self.read_level, pure=False)
-        rows = []
-        for top in range(0, height, DASK_CHUNK_PX):
-            row = []
-            for left in range(0, width, DASK_CHUNK_PX):
-                box = left, top, min(DASK_CHUNK_PX, width - left), min(DASK_CHUNK_PX, height - top)
-                row.append(da.from_delayed(read(box, level=level), shape=(box[3], box[2], 3), dtype=np.uint8))
-            rows.append(da.concatenate(row, axis=1))
-        return da.concatenate(rows, axis=0)
+        return lazy_level(self, level)
 
     @final
     def _check_size(self) -> None:
@@ -286,9 +255,3 @@ class Slide(ABC):
         width, height = self.size_l0
         scale = " x ".join(f"{value:g}" for value in self._mpp) if self._mpp else "unknown"
         return f"<{type(self).__name__} {self.id!r} {width} x {height} px, {len(self.levels)} levels, {scale} um/px>"
-
-
-def _is_crop(box_lv: Box, scale_x: float, scale_y: float) -> bool:
-    """Whether a rectangle is whole level pixels at the level's own scale."""
-    same_scale = abs(scale_x - 1) <= SAME_SCALE and abs(scale_y - 1) <= SAME_SCALE
-    return same_scale and max(abs(box_lv.x - round(box_lv.x)), abs(box_lv.y - round(box_lv.y))) <= _WHOLE

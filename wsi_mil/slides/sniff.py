@@ -6,8 +6,9 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from wsi_mil.errors import SlideError
 
@@ -50,6 +51,8 @@ class TiffHead:
     height: int = 1
     orientation: int = 1
     description: str = ""
+    tags: frozenset[int] = frozenset()
+    """Numbers of the tags it has."""
 
     @property
     def is_cut_off(self) -> bool:
@@ -95,7 +98,7 @@ def finding(path: Path) -> str | None:
     """A clause on why no reader could open a file, from its own bytes; None where they look like a slide's."""
     found = kind(path)
     if found in ("TIFF", "BigTIFF"):
-        head = tiff_head(path)
+        head = head_of(path)
         if head and head.is_cut_off:
             return (
                 f"it is cut off: its directory lies at byte {head.directory_at} of a file of {head.size}; "
@@ -114,22 +117,27 @@ def finding(path: Path) -> str | None:
         return f"its first bytes {file.read(8)!r} are of no slide format"
 
 
-def tiff_head(path: Path) -> TiffHead | None:
-    """What a TIFF's first directory says; None where the file is no TIFF or the directory makes no sense."""
-    size = path.stat().st_size
+def tiff_head(file: BufferedReader, size: int) -> TiffHead | None:
+    """What the first directory of a TIFF of `size` bytes says; None where it is no TIFF or makes no sense."""
+    file.seek(0)
+    magic = file.read(4)
+    order = {b"II": "<", b"MM": ">"}.get(magic[:2])
+    if order is None or magic[2:] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
+        return None
+    big = b"+" in magic
+    try:
+        return _first_directory(file, order, big=big, size=size)
+    except struct.error:  # the file ends inside the directory
+        return TiffHead(directory_at=size, size=size)
+
+
+def head_of(path: Path) -> TiffHead | None:
+    """The same of a file."""
     with path.open("rb") as file:
-        magic = file.read(4)
-        order = {b"II": "<", b"MM": ">"}.get(magic[:2])
-        if order is None or magic[2:] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
-            return None
-        big = b"+" in magic
-        try:
-            return _first_directory(file, order, big=big, size=size)
-        except struct.error:  # the file ends inside the directory
-            return TiffHead(directory_at=size, size=size)
+        return tiff_head(file, path.stat().st_size)
 
 
-def _first_directory(file: BinaryIO, order: str, *, big: bool, size: int) -> TiffHead | None:
+def _first_directory(file: BufferedReader, order: str, *, big: bool, size: int) -> TiffHead | None:
     file.seek(8 if big else 4)
     (at,) = _unpack(file, order + ("Q" if big else "I"))
     if at >= size:
@@ -146,10 +154,11 @@ def _first_directory(file: BinaryIO, order: str, *, big: bool, size: int) -> Tif
             (numbers[_NUMBERS[tag]],) = struct.unpack_from(order + ("H" if type_ == _SHORT else "I"), value)
         elif tag == _TAG_DESCRIPTION:
             description = _text(file, value, order + ("Q" if big else "I"), length=length, size=size)
-    return TiffHead(directory_at=at, size=size, description=description, **numbers)
+    tags = frozenset(tag for tag, *_ in entries)
+    return TiffHead(directory_at=at, size=size, description=description, tags=tags, **numbers)
 
 
-def _text(file: BinaryIO, value: bytes, offset_format: str, *, length: int, size: int) -> str:
+def _text(file: BufferedReader, value: bytes, offset_format: str, *, length: int, size: int) -> str:
     if length > len(value):
         (at,) = struct.unpack(offset_format, value)
         file.seek(min(at, size))
@@ -157,5 +166,5 @@ def _text(file: BinaryIO, value: bytes, offset_format: str, *, length: int, size
     return value[:length].rstrip(b"\0").decode("utf-8", errors="replace")
 
 
-def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
+def _unpack(file: BufferedReader, form: str) -> tuple[Any, ...]:
     return struct.unpack(form, file.read(struct.calcsize(form)))
