@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -132,6 +132,47 @@ def show_slide(slide: Slide, console: Console) -> None:
         own = "" if slide.mpp_source == "missing" else f"{slide.mpp[0] * level.downsample[0]:.4g}"
         rows.append((number, level.width, level.height, *(f"{one:.5g}" for one in level.downsample), own))
     show_table(rows, ("level", "width", "height", "downsample x", "downsample y", "um per pixel"), console)
+
+
+def show_readers(found: Mapping[str, Slide | str], console: Console) -> None:
+    """What each reader makes of a slide: the first that opens it is the one that reads it."""
+    chosen = next((name for name, one in found.items() if not isinstance(one, str)), None)
+    rows = [
+        (name, "chosen" if name == chosen else "refuses" if isinstance(one, str) else "opens it too", _reason(one))
+        for name, one in found.items()
+    ]
+    show_table(rows, ("reader", "", "why"), console)
+
+
+def _reason(found: Slide | str) -> str:
+    return found if isinstance(found, str) else f"{len(found.levels)} level{'s' if len(found.levels) > 1 else ''}"
+
+
+def show_comparison(found: Mapping[str, Slide | str], console: Console) -> None:
+    """How far the readers that open a slide differ on random regions of it."""
+    from wsi_mil.slides import compare
+
+    opened = {name: one for name, one in found.items() if not isinstance(one, str)}
+    if len(opened) < 2:
+        console.print("only one reader opens this slide: there is nothing to compare it with")
+        return
+    rows = [
+        (
+            f"{one} and {two}",
+            part.level,
+            part.regions,
+            part.worst,
+            f"{part.mean:.3f}",
+            f"{part.differing:.1%}",
+            part.fault,
+        )
+        for (one, two), parts in compare(opened).items()
+        for part in parts
+    ]
+    headers = ("readers", "level", "regions", "worst, grey levels", "mean", "pixels that differ", "fault")
+    show_table(rows, headers, console, title="Random regions through both readers")
+    if "openslide" in opened:
+        console.print("(OpenSlide interpolates on levels whose downsample is no whole number)")
 
 
 def show_models(console: Console) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from contracts.slide import textured
+from slides.raw_tiff import ASCII, tiled_page, write_raw
 
 from wsi_mil.errors import ScaleError, SlideError
 from wsi_mil.slides import READERS, open_slide
@@ -67,7 +69,7 @@ def test_what_is_no_file_is_said_in_its_own_words(tmp_path: Path) -> None:
         "loop.svs": "cannot be reached",
         "empty.svs": "0 bytes",
         "pipe.svs": "is a pipe",
-        ".": "is a folder",
+        ".": "is a folder, and neither",
     }.items():
         with pytest.raises(SlideError, match=words):
             open_slide(tmp_path / name)
@@ -85,8 +87,8 @@ def test_a_file_that_may_not_be_read_is_said_to_be(write_slide: Write) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG picture"),
-        (b"\xff\xd8\xff\xe0" + bytes(100), "JPEG picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "picture that cannot be opened"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "picture that cannot be opened"),
         (b"%PDF-1.7" + bytes(100), "PDF document"),
         (b"PK\x03\x04" + bytes(100), "ZIP archive"),
         (b"slide,patient\n", "no slide format"),
@@ -151,3 +153,44 @@ def test_a_slide_that_opens_but_cannot_be_read_says_so(test_data: Path) -> None:
     path = test_data / "slides/broken/unreadable.svs"
     with open_slide(path) as slide, pytest.raises(SlideError, match="'unreadable' is damaged at level 0"):
         slide.overview(max_px=16)
+
+
+def test_formats_of_one_maker_are_refused_with_the_way_out(tmp_path: Path, write_slide: Write) -> None:
+    path = write_slide("case.vsi")
+    with open_slide(path):
+        pass  # a plain TIFF under that name is a TIFF
+    stack = tmp_path / "_case_" / "stack1"
+    stack.mkdir(parents=True)
+    (stack / "frame_t.ets").write_bytes(b"SIS")
+    with pytest.raises(SlideError, match="Olympus VSI: convert"):
+        open_slide(path)
+    (tmp_path / "a.isyntax").write_text('<DataObject ObjectType="DPUfsImport">')
+    with pytest.raises(SlideError, match="iSyntax: convert"):
+        open_slide(tmp_path / "a.isyntax")
+
+
+@pytest.mark.parametrize(("mpp", "warned"), [(0.5, False), (0.45, False), (0.25, True), (1.0, True)])
+def test_a_scale_far_from_its_objective_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mpp: float, warned: bool
+) -> None:
+    page = tiled_page(textured(300, 200))
+    page.tags[270] = ASCII, f"Aperio Image Library v11\n300x200 (128x128) JPEG|AppMag = 20|MPP = {mpp}"
+    path = write_raw(tmp_path / "a.svs", [page])
+    with caplog.at_level(logging.WARNING, logger="wsi_mil"), open_slide(path) as slide:
+        assert slide.mpp == (mpp, mpp)
+    assert ("objective of 20x" in caplog.text) is warned
+
+
+def test_a_power_is_never_a_scale(tmp_path: Path) -> None:
+    page = tiled_page(textured(300, 200))
+    page.tags[270] = ASCII, "Aperio Image Library v11\n300x200 (128x128) JPEG|AppMag = 20"
+    with open_slide(write_raw(tmp_path / "a.svs", [page])) as slide:
+        assert slide.mpp_source == "missing"
+
+
+def test_the_content_chooses_and_not_the_name(write_slide: Write, tmp_path: Path) -> None:
+    path = write_slide("slide.tiff")
+    for name in ("a.png", "b.dcm", "c"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+        with open_slide(tmp_path / name) as slide:
+            assert type(slide).__name__ == "TiffReader"

@@ -99,7 +99,7 @@ def test_an_overview_takes_the_coarsest_level_that_is_fine_enough() -> None:
 
 
 def test_a_huge_slide_without_a_pyramid_is_refused_an_overview(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_OVERVIEW_PX", 1000)
+    monkeypatch.setattr("wsi_mil.slides.slide.MAX_OVERVIEW_PX", 1000)
     with pytest.raises(SlideError, match="pyramid"):
         ArraySlide([textured(64, 64)]).overview(max_px=8)
 

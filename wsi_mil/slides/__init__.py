@@ -1,7 +1,8 @@
 """Pixels in: a slide is a pyramid of pixels with a scale, whatever the file is."""
 
-from wsi_mil.slides.detect import READERS, open_slide
+from wsi_mil.slides.compare import Difference, compare
+from wsi_mil.slides.detect import READERS, open_slide, survey
 from wsi_mil.slides.slide import Slide
 from wsi_mil.slides.tiles import TileBatch, read_tiles
 
-__all__ = ["READERS", "Slide", "TileBatch", "open_slide", "read_tiles"]
+__all__ = ["READERS", "Difference", "Slide", "TileBatch", "compare", "open_slide", "read_tiles", "survey"]

@@ -124,7 +124,7 @@ def _open(path: Path) -> openslide.OpenSlide:
 
 
 def _refuse_rotated(path: Path, id: str) -> None:
-    head = head_of(path)
+    head = None if path.is_dir() else head_of(path)
     if head and head.orientation in TURNED:
         raise SlideError(
             f"slide {id!r} is stored turned or mirrored (TIFF orientation {head.orientation}), which OpenSlide "

@@ -32,6 +32,7 @@ _MAGIC = (
     (0, b"<?xml", "XML text"),
 )
 
+_FIRST_FILES = 64  # of a folder are looked at
 _MAX_TAGS = 4096
 _MAX_TAG_BYTES = 1 << 20
 _SHORT, _LONG = 3, 4
@@ -76,7 +77,12 @@ def check_file(path: Path) -> None:
     except OSError as error:  # a loop of links, a folder that may not be entered, a name too long
         raise SlideError(f"slide file {path} cannot be reached: {error.strerror}") from None
     if stat.S_ISDIR(status.st_mode):
-        raise SlideError(f"slide file {path} is a folder: give the file in it that names the slide")
+        if is_zarr(path) or has_dicom(path):
+            return
+        raise SlideError(
+            f"slide file {path} is a folder, and neither of OME-Zarr nor of DICOM: give the file in it that names the "
+            f"slide"
+        )
     if not stat.S_ISREG(status.st_mode):
         raise SlideError(f"slide file {path} is a pipe, socket or device, not a file")
     if status.st_size == 0:
@@ -85,6 +91,36 @@ def check_file(path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise SlideError(f"slide file {path} cannot be opened: {error.strerror}") from None
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is the folder of a zarr group (version 2 or 3 of the format)."""
+    return path.is_dir() and any((path / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json"))
+
+
+def has_dicom(path: Path) -> bool:
+    """Whether a path is a folder with DICOM files in it."""
+    if not path.is_dir():
+        return False
+    files = (inner for inner in sorted(path.iterdir())[:_FIRST_FILES] if inner.is_file())
+    return any(kind(inner) == "DICOM" for inner in files)
+
+
+def closed_format(path: Path) -> str | None:
+    """A clause on a format that only its maker's programs can read, with the way out of it; None for any other file.
+
+    An Olympus VSI is a TIFF by its first bytes, but what it holds is a thumbnail; the pixels lie in a folder beside it.
+    """
+    if path.is_dir():
+        return None
+    beside = path.parent / f"_{path.stem}_"
+    if beside.is_dir() and any(beside.glob("stack*/*.ets")):
+        return "it is an Olympus VSI: convert it to a pyramidal OME-TIFF, for example with QuPath or bfconvert"
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if head.lstrip().startswith(b"<DataObject") and b"DPUfsImport" in head:
+        return "it is a Philips iSyntax: convert it to TIFF with the maker's converter, or to OME-TIFF with isyntax2raw"
+    return None
 
 
 def kind(path: Path) -> str | None:
@@ -96,6 +132,8 @@ def kind(path: Path) -> str | None:
 
 def finding(path: Path) -> str | None:
     """A clause on why no reader could open a file, from its own bytes; None where they look like a slide's."""
+    if path.is_dir():
+        return None
     found = kind(path)
     if found in ("TIFF", "BigTIFF"):
         head = head_of(path)
@@ -106,10 +144,8 @@ def finding(path: Path) -> str | None:
             )
         if head and 0 in (head.width, head.height):
             return f"its picture has no pixels ({head.width} x {head.height})"
-        if head and head.is_ome:
-            return "it is an OME-TIFF, which no reader here can read yet: convert it to a plain pyramidal TIFF"
         return None
-    if found in ("DICOM", "Zeiss CZI"):
+    if found in ("DICOM", "Zeiss CZI", "PNG picture", "JPEG picture", "BMP picture"):
         return None
     if found:
         return f"by its content it is a {found}, not a slide"

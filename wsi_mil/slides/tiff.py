@@ -50,6 +50,8 @@ class TiffReader(Slide):
         shrink: bool = False,
     ) -> None:
         """Open a file or a URL; raises SlideError with the reason for a refusal."""
+        if not is_url(path) and Path(path).is_dir():
+            raise SlideError("it is a folder")
         self._source: Source = RemoteSource(str(path)) if is_url(path) else LocalSource(Path(path))
         try:
             layout, orientation = _structure(self._source)
