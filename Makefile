@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_DATA ?= $(abspath $(or $(WSI_MIL_TEST_DATA),$(wildcard ../shared/data)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench fuzz format clean
 
 demo: $(VENV)/.base
 	$(BIN)/wsi-mil demo --work demo
@@ -22,17 +22,20 @@ check: $(VENV)/.all
 bench: $(VENV)/.all
 	@for name in tiles bags encoder planted; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
+fuzz: $(VENV)/.all
+	$(BIN)/python tests/slides/fuzz.py --seconds $(or $(SECONDS),600)
+
 format: $(VENV)/.all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 $(VENV)/.base: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable '.[fast]'
 	touch $@
 
 $(VENV)/.all: $(VENV)/.base
-	$(PIP) --editable '.[timm,test,check]'
+	$(PIP) --editable '.[timm,fast,dicom,remote,test,check]'
 	touch $@
 
 clean:

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from wsi_mil.errors import ScaleError, SlideError
 from wsi_mil.grid import SlideRef, TileGrid, TileStatus, lay_grid
 from wsi_mil.slides import Slide, TileBatch, open_slide, read_tiles
+from wsi_mil.slides.tiff import TiffReader
 
 Write = Callable[..., Path]
 
@@ -140,3 +141,41 @@ def test_any_other_error_is_not_taken_for_damage() -> None:
     slide = Bug([textured(200, 200)])
     with pytest.raises(RuntimeError, match="a bug"):
         list(read_tiles(slide, grid_of(slide), batch_size=4, threads=2))
+
+
+@pytest.mark.parametrize(("mpp", "size_px"), [(0.5, 100), (0.5, 300), (0.7, 64), (1.0, 128)])
+def test_each_stored_tile_is_decoded_once(write_slide: Write, mpp: float, size_px: int) -> None:
+    with TiffReader(
+        write_slide(rgb=textured(1500, 1100), downsamples=(1,)), id="a", mpp=None, mpp_source="metadata"
+    ) as slide:
+        grid = grid_of(slide, size_px=size_px, mpp=mpp)
+        list(read_tiles(slide, grid, batch_size=8, threads=4))
+        stored = -(-1500 // 128) * -(-1100 // 128)
+        assert slide.decoded_tiles == stored
+
+
+def test_the_order_is_the_files_and_the_places_are_told(write_slide: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a cache for little more than two rows of a narrow band, bands are walked one after the other."""
+    monkeypatch.setattr("wsi_mil.slides.tiles.CACHE_BYTES", 2 * 3 * 3 * 128 * 400)
+    with open_slide(write_slide(rgb=textured(1500, 700), downsamples=(1,)), reader="tiff") as slide:
+        grid = grid_of(slide, size_px=100)
+        index, pixels, _ = joined(list(read_tiles(slide, grid, batch_size=7, threads=2)))
+        assert sorted(index.tolist()) == list(range(len(grid)))
+        x, y = grid.coords_l0[index].T
+        band = x // 400
+        assert (np.diff(band) >= 0).all()
+        assert (np.diff(y)[np.diff(band) == 0] >= 0).all()
+        for place in range(0, len(grid), 9):
+            left, top = grid.coords_l0[index[place]].tolist()
+            np.testing.assert_array_equal(pixels[place], slide.read(left, top, size_px=100, mpp=0.5))
+
+
+def test_reused_arrays_hold_the_batch_until_the_next_one(write_slide: Write) -> None:
+    with open_slide(write_slide(rgb=textured(1500, 1100), downsamples=(1,))) as slide:
+        grid = grid_of(slide)
+        owners = set()
+        for batch in read_tiles(slide, grid, batch_size=16, threads=3, ahead=2, reuse=True):
+            owners.add(batch.pixels.__array_interface__["data"][0])
+            left, top = grid.coords_l0[batch.index[-1]].tolist()
+            np.testing.assert_array_equal(batch.pixels[-1], slide.read(left, top, size_px=64, mpp=0.5))
+        assert len(owners) <= 4

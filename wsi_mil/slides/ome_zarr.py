@@ -71,9 +71,9 @@ class OmeZarrReader(Slide):
         for array in self._arrays:
             size = array.shape[axes.index("x")], array.shape[axes.index("y")]
             levels.append(Level(size[0], size[1], (width / size[0], height / size[1])))
-        return SlideInfo(tuple(levels), self._mpp(), "ome-zarr")
+        return SlideInfo(tuple(levels), self._pixel_size(), "ome-zarr")
 
-    def _mpp(self) -> tuple[float, float] | None:
+    def _pixel_size(self) -> tuple[float, float] | None:
         """Pixel size of the first dataset: its own scale times that of the whole image, in the units of the axes."""
         scale = np.ones(len(self._axes))
         own = self._image["datasets"][0].get("coordinateTransformations", [])
