@@ -92,7 +92,7 @@ def test_ranges_of_a_web_server_are_asked_for_and_not_the_whole(
     assert path.stat().st_size > 4 * BLOCK_BYTES
     url, asked = server
     with open_slide(f"{url}/{path.name}") as slide:
-        np.testing.assert_array_equal(slide.read_level((0, 0, 100, 90), level=0), rgb[:90, :100])
+        np.testing.assert_array_equal(slide.read_level((1400, 1410, 100, 90), level=0), rgb[1410:, 1400:])
     ranges = [text for text in asked if text.startswith("bytes=") and text != "bytes=0-"]
     assert 0 < len(ranges) <= 3
 
