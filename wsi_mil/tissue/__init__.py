@@ -6,12 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsi_mil.tissue.mask import METHODS, find_tissue
+    from wsi_mil.tissue.mask import METHODS, TissueFound, find_tissue, tidied
+    from wsi_mil.tissue.network import TissueNetwork, load_network
     from wsi_mil.tissue.outline import (
+        clipped,
         draw_outline,
         mask_to_outline,
         outline_from_geojson,
         outline_to_geojson,
+        overlap,
         whole_slide,
     )
     from wsi_mil.tissue.pen import find_pen
@@ -19,18 +22,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "TissueFound",
+    "TissueNetwork",
+    "clipped",
     "draw_outline",
     "find_pen",
     "find_tissue",
+    "load_network",
     "mask_to_outline",
     "outline_from_geojson",
     "outline_to_geojson",
+    "overlap",
+    "tidied",
     "tissue_share",
     "whole_slide",
 ]
 
 _HOME = {
     "METHODS": "mask",
+    "TissueFound": "mask",
+    "tidied": "mask",
+    "TissueNetwork": "network",
+    "load_network": "network",
+    "clipped": "outline",
     "find_tissue": "mask",
     "find_pen": "pen",
     "tissue_share": "share",
@@ -38,6 +52,7 @@ _HOME = {
     "mask_to_outline": "outline",
     "outline_from_geojson": "outline",
     "outline_to_geojson": "outline",
+    "overlap": "outline",
     "whole_slide": "outline",
 }
 

@@ -83,6 +83,29 @@ def outline_from_geojson(text: str, *, where: str) -> MultiPolygon:
     return _polygons(shapely.union_all(areas)) if areas else MultiPolygon()
 
 
+def clipped(outline: MultiPolygon, *, slide: SlideRef, where: str) -> MultiPolygon:
+    """The part of an outline that lies on the slide.
+
+    Raises SlideError, naming `where`, for an outline without area and for one that lies elsewhere: its coordinates are
+    then another image's, or not level-0 pixels.
+    """
+    if outline.is_empty:
+        raise SlideError(f"{where} holds no area: draw at least one polygon, or remove the file")
+    inside = _polygons(shapely.intersection(outline, whole_slide(slide)))
+    if inside.is_empty:
+        low_x, low_y, high_x, high_y = outline.bounds
+        raise SlideError(
+            f"{where} lies outside the {slide.size_l0[0]} x {slide.size_l0[1]} pixels of slide {slide.id!r} (its areas "
+            f"span x {low_x:.0f} to {high_x:.0f}, y {low_y:.0f} to {high_y:.0f}): coordinates are level-0 pixels"
+        )
+    return inside
+
+
+def overlap(outline: MultiPolygon, regions: MultiPolygon) -> MultiPolygon:
+    """What two outlines have in common."""
+    return _polygons(shapely.intersection(outline, regions))
+
+
 def draw_outline(
     rgb: UInt8[np.ndarray, "h w 3"], outline: MultiPolygon, downsample: tuple[float, float]
 ) -> UInt8[np.ndarray, "h w 3"]:
