@@ -62,7 +62,9 @@ def main() -> None:
         coords, extent, _ = lay_grid(ref, size_px=64, mpp=2.0)
         rows[f"shares of {len(coords):,} tiles"] = best(lambda: tissue_share(outline, coords, extent))
         corners = sum(len(ring.coords) for part in outline.geoms for ring in (part.exterior, *part.interiors))
-        print(f"{ref.size_l0[0]:,} x {ref.size_l0[1]:,} px, overview {rgb.shape[1]} x {rgb.shape[0]}, {corners:,} corners")
+        print(
+            f"{ref.size_l0[0]:,} x {ref.size_l0[1]:,} px, overview {rgb.shape[1]} x {rgb.shape[0]}, {corners:,} corners"
+        )
         for what, seconds in rows.items():
             print(f"{what:52} {seconds:8.3f} s")
         mask, theirs = rows["  of it: the mask"], rows["CLAM's recipe by scipy and Pillow, on the picture"]

@@ -108,7 +108,9 @@ def test_a_network_finds_what_it_finds_at_its_own_scale(cohort: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("settings", [["tissue.method=hsv"], ["tissue.method=hsv", "tissue.saturation=0"]])
-def test_clam_s_recipe_finds_about_the_same_tissue(cohort: Path, finished: Work, tmp_path: Path, settings: list[str]) -> None:
+def test_clam_s_recipe_finds_about_the_same_tissue(
+    cohort: Path, finished: Work, tmp_path: Path, settings: list[str]
+) -> None:
     work = open_work(cohort, tmp_path / "work", *settings)
     assert {one.kind for one in outcomes(work, "tissue").values()} == {"made"}
     ours, theirs = outline(finished, "S02"), outline(work, "S02")

@@ -102,7 +102,10 @@ def test_a_network_of_torchvision(tmp_path: Path) -> None:
     segmentation = pytest.importorskip("torchvision.models.segmentation")
     module = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
     path = save(
-        tmp_path / "net.safetensors", module=module, architecture="torchvision:lraspp_mobilenet_v3_large", arguments=None
+        tmp_path / "net.safetensors",
+        module=module,
+        architecture="torchvision:lraspp_mobilenet_v3_large",
+        arguments=None,
     )
     assert load_network(path).find(np.zeros((40, 30, 3), np.uint8)).shape == (40, 30)
 

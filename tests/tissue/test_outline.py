@@ -209,7 +209,9 @@ def test_an_outline_is_cut_to_its_slide() -> None:
 
 
 def test_an_outline_beside_its_slide_or_without_area_is_refused() -> None:
-    with pytest.raises(SlideError, match=r"A1 lies outside the 4000 x 3000 pixels .*x 5000 to 6000, y 0 to 10.*level-0"):
+    with pytest.raises(
+        SlideError, match=r"A1 lies outside the 4000 x 3000 pixels .*x 5000 to 6000, y 0 to 10.*level-0"
+    ):
         clipped(MultiPolygon([shapely.box(5000, 0, 6000, 10)]), slide=SLIDE, where="A1")
     with pytest.raises(SlideError, match="A1 holds no area"):
         clipped(MultiPolygon(), slide=SLIDE, where="A1")

@@ -8,23 +8,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from wsi_mil import encoders, files
 from wsi_mil.bags import BagWriter, read_grid
 from wsi_mil.compute import cores
 from wsi_mil.config import StudyPath
-from wsi_mil.errors import StageError
+from wsi_mil.errors import EmptyItem, StageError
 from wsi_mil.grid import TileStatus
 from wsi_mil.layout import folder_name
 from wsi_mil.slides import read_tiles
 from wsi_mil.stages import ledger
+from wsi_mil.stages.quality import Quality, counts, judge, left_out
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.work import Work, open_item
-
-RGB_QUALITY = ("red_mean", "green_mean", "blue_mean", "red_sd", "green_sd", "blue_sd")
-"""Per tile, 0 to 1: what the colour baseline learns from, and what a report can sort tiles by."""
+from wsi_mil.tissue import MEASURES, measure_tiles
 
 
 class Extract(Stage):
@@ -38,6 +36,8 @@ class Extract(Stage):
     """File of the encoder's weights (safetensors, or a state dict), or `random` for an untrained network."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoder; it changes features slightly, so it is part of what a bag is."""
+    quality: Quality = Quality()
+    """Blur, ink, folds and the like: measured on every tile, stored in the bag, and told in the report."""
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class Extract(Stage):
                 dim=encoder.dim,
                 budget_bytes=runtime.bag_budget_mb << 20,
                 folder=self.folder(work),
-                quality=RGB_QUALITY,
+                quality=MEASURES,
             )
             done = 0
             with writer:
@@ -86,17 +86,31 @@ class Extract(Stage):
                     before = time.perf_counter()
                     features = encoder.encode(batch.pixels)
                     encoding += time.perf_counter() - before
-                    writer.put(batch.index, features, batch.status, quality=rgb_statistics(batch.pixels))
+                    writer.put(batch.index, features, batch.status, quality=measure_tiles(batch.pixels))
                     done += len(batch.index)
                     tick(done, len(grid))
+                facts = self._judge(writer)
                 writer.save(draft)
-                unreadable = int((writer.status == TileStatus.UNREADABLE).sum())
         seconds = time.perf_counter() - start
         return {
             "tiles": len(grid),
-            "unreadable": unreadable,
+            **facts,
             "tiles_per_s": round(len(grid) / seconds, 1),
             "encoder_share": round(encoding / seconds, 3),
+        }
+
+    def _judge(self, writer: BagWriter) -> dict[str, Any]:
+        """Mark the tiles that are left out, and count all faults. Raises EmptyItem where no tile is left."""
+        faults = judge(self.quality, writer.quality, writer.status)
+        out = left_out(self.quality, faults)
+        writer.exclude(out)
+        if out.all():
+            told = ", ".join(f"{name} {int(faults[name].sum())}" for name in self.quality.exclude)
+            raise EmptyItem(f"all {len(out)} tiles are left out for their quality ({told}): see extract.quality")
+        return {
+            "unreadable": int((writer.status == TileStatus.UNREADABLE).sum()),
+            "left_out": int(out.sum()),
+            "faults": counts(faults),
         }
 
     def load_encoder(self, work: Work) -> encoders.Encoder:
@@ -105,16 +119,6 @@ class Extract(Stage):
         encoders.limit_threads(runtime.threads or cores())
         device = encoders.choose_device(runtime.device)
         return _encoder(self.encoder, str(self.weights), self.precision, tile.size_px, tile.mpp, device)
-
-
-def rgb_statistics(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of each colour of each tile, 0 to 1, from uint8 (tile, size, size, 3)."""
-    flat = pixels.reshape(len(pixels), -1, 3)
-    means = flat.mean(axis=1, dtype=np.float64) / 255
-    squares = np.einsum("tpc,tpc->tc", flat, flat, dtype=np.float64) / flat.shape[1] / 255**2
-    sds = np.sqrt(np.maximum(squares - means**2, 0))
-    columns = np.concatenate([means, sds], axis=1).astype(np.float32)
-    return {name: columns[:, number] for number, name in enumerate(RGB_QUALITY)}
 
 
 @lru_cache(maxsize=1)

@@ -33,8 +33,8 @@ def region_file(path: Path, slide: str, work: Work, *, key: str) -> Path:
         raise StageError(f"{key} {str(path)!r} does not exist: give a folder, a file, or a path with {PLACEHOLDER}")
     elif len(work.cohort) > 1:
         raise StageError(
-            f"{key} is one file, {path.name}, for {len(work.cohort)} slides: give a folder with SLIDE.geojson for each, "
-            f"or a path with {PLACEHOLDER}"
+            f"{key} is one file, {path.name}, for {len(work.cohort)} slides: give a folder with SLIDE.geojson for "
+            f"each, or a path with {PLACEHOLDER}"
         )
     else:
         places = [path]

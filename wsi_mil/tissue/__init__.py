@@ -18,9 +18,12 @@ if TYPE_CHECKING:
         whole_slide,
     )
     from wsi_mil.tissue.pen import find_pen
+    from wsi_mil.tissue.quality import COLOURS, MEASURES, measure_tiles
     from wsi_mil.tissue.share import tissue_share
 
 __all__ = [
+    "COLOURS",
+    "MEASURES",
     "METHODS",
     "TissueFound",
     "TissueNetwork",
@@ -30,6 +33,7 @@ __all__ = [
     "find_tissue",
     "load_network",
     "mask_to_outline",
+    "measure_tiles",
     "outline_from_geojson",
     "outline_to_geojson",
     "overlap",
@@ -47,6 +51,9 @@ _HOME = {
     "clipped": "outline",
     "find_tissue": "mask",
     "find_pen": "pen",
+    "COLOURS": "quality",
+    "MEASURES": "quality",
+    "measure_tiles": "quality",
     "tissue_share": "share",
     "draw_outline": "outline",
     "mask_to_outline": "outline",

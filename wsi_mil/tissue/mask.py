@@ -92,10 +92,10 @@ def find_tissue(
 ) -> TissueFound:
     """Which pixels of an overview show tissue.
 
-    `mpp` is micrometres per overview pixel (x, y); about 4 to 16 is meant, and all lengths scale with it. Pieces smaller
-    than `min_area_um2` are dropped and holes smaller than `hole_um2` filled. otsu: thresholds on colour and density, pen
-    dropped, gaps up to `close_um` wide closed, threads up to `open_um` wide dropped. hsv: CLAM's recipe with its
-    threshold `saturation` (saturation.py). A slide without tissue gives no pixel.
+    `mpp` is micrometres per overview pixel (x, y); about 4 to 16 is meant, and all lengths scale with it. Pieces
+    smaller than `min_area_um2` are dropped and holes smaller than `hole_um2` filled. otsu: thresholds on colour and
+    density, pen dropped, gaps up to `close_um` wide closed, threads up to `open_um` wide dropped. hsv: CLAM's recipe
+    with its threshold `saturation` (saturation.py). A slide without tissue gives no pixel.
     """
     if method not in METHODS:
         raise SlideError(unknown("tissue method", method, METHODS))
@@ -181,8 +181,9 @@ def _at_half_height(
 ) -> Bool[np.ndarray, "h w"]:
     """The mask with its rim cut where it shades the light less than half as much as inside: there the edge was.
 
-    `shade` is the share of the light held back, which a blur keeps half way at an edge. A threshold low enough for pale tissue lies far out on the blurred edge of dark tissue, and a fixed shrinking would
-    be right for one darkness only. No more than two deviations of the blur are taken off.
+    `shade` is the share of the light held back, which a blur keeps half way at an edge. A threshold low enough for pale
+    tissue lies far out on the blurred edge of dark tissue, and a fixed shrinking would be right for one darkness only.
+    No more than two deviations of the blur are taken off.
     """
     inside = eroded(mask, 2 * SMOOTH_UM, mpp)
     rim = mask & ~inside

@@ -9,9 +9,7 @@ from jaxtyping import Bool
 from skimage.measure import label
 
 
-def dilated(
-    mask: Bool[np.ndarray, "h w"], radius_um: float, mpp: tuple[float, float]
-) -> Bool[np.ndarray, "h w"]:
+def dilated(mask: Bool[np.ndarray, "h w"], radius_um: float, mpp: tuple[float, float]) -> Bool[np.ndarray, "h w"]:
     """All pixels within `radius_um` of a true one, centre to centre; `mpp` is micrometres per pixel (x, y).
 
     The disc is built from its rows: the mask is widened along x a pixel at a time, from the disc's top row to its

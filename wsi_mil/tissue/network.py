@@ -86,7 +86,9 @@ class TissueNetwork:
         best = summed[:, :height, :width].argmax(axis=0)
         return np.isin(best, [self.classes.index(name) for name in self.tissue])
 
-    def _probabilities(self, patches: UInt8[np.ndarray, "patch side side 3"]) -> Float[np.ndarray, "patch class side side"]:
+    def _probabilities(
+        self, patches: UInt8[np.ndarray, "patch side side 3"]
+    ) -> Float[np.ndarray, "patch class side side"]:
         pixels = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float() / 255
         mean, std = (torch.tensor(values, device=self.device)[:, None, None] for values in (self.mean, self.std))
         with torch.inference_mode():
@@ -202,10 +204,14 @@ def _smp(name: str, arguments: dict[str, Any], *, classes: int) -> nn.Module:
     try:
         import segmentation_models_pytorch as smp
     except ImportError as error:
-        raise MissingExtra("segmentation_models_pytorch", extra="segmentation", purpose="this tissue network") from error
+        raise MissingExtra(
+            "segmentation_models_pytorch", extra="segmentation", purpose="this tissue network"
+        ) from error
     builder = getattr(smp, name, None)
     if builder is None:
-        raise SlideError(unknown("network of segmentation_models_pytorch", name, [key for key in dir(smp) if key[0].isupper()]))
+        raise SlideError(
+            unknown("network of segmentation_models_pytorch", name, [key for key in dir(smp) if key[0].isupper()])
+        )
     network: nn.Module = builder(encoder_weights=None, classes=classes, **arguments)
     return network
 
