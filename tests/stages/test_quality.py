@@ -97,7 +97,9 @@ def test_tiles_of_ink_are_left_out_when_asked(cohort: Path, tmp_path: Path) -> N
 
 
 def test_a_slide_with_no_tile_left_is_empty_and_says_why(cohort: Path, tmp_path: Path) -> None:
-    work = open_work(cohort, tmp_path / "work", "extract.quality={exclude: [blur, fold], min_focus: 1000, max_fold: 0}")
+    work = open_work(
+        cohort, tmp_path / "work", "extract.quality={exclude: [blur, white], min_focus: 1000, max_white: 0}"
+    )
     for name in ("tissue", "tile", "extract"):
         outcomes = run_stage(work, name, shard=(0, 6))
     assert {one.kind for one in outcomes} <= {"empty", "made"}
