@@ -108,7 +108,7 @@ def find_tissue(
     found = TissueFound(_stained(light, density, pen, mpp), mpp).after("stained")
     found = found.after("pen", found.mask & ~pen)
     if found.mask.any():
-        shade = 1 - light.mean(axis=0)
+        shade = 1 - (light[0] + light[1] + light[2]) / np.float32(3)
         mask = _cleaned(found.mask, shade, mpp, close_um=close_um, open_um=open_um)
         found = found.after("threads and gaps", mask & ~pen)
     return tidied(found, min_area_um2=min_area_um2, hole_um2=hole_um2, never=pen)
@@ -222,7 +222,11 @@ def _on_glass(smooth: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "3 h w"
         white = np.median(glass[brightness >= np.median(brightness)], axis=0)
     # A table of 256 values a channel, laid out plane by plane: everything after this runs along planes.
     shares = np.minimum(np.arange(256)[:, None] / white, 1).astype(np.float32)
-    return np.stack([shares[:, channel].take(smooth[..., channel]) for channel in range(3)])
+    light = np.empty((3, *smooth.shape[:2]), np.float32)
+    for channel in range(3):
+        # `clip` only spares a check: a grey level is always in the table.
+        np.take(np.ascontiguousarray(shares[:, channel]), smooth[..., channel], out=light[channel], mode="clip")
+    return light
 
 
 def _area(um2: float) -> str:
