@@ -70,7 +70,14 @@ def test_too_little_or_one_stain_is_refused() -> None:
 
 
 def test_maps_can_be_joined() -> None:
-    first, second = fit_macenko(painted(OTHER), where="A1"), draw_jitter(0.2, np.random.default_rng(0))
+    for seed in (1, 2, 3):
+        first, second = (draw_jitter(0.2, np.random.default_rng(draw)) for draw in (seed, seed + 9))
+        point = np.array([0.4, 0.7, 0.3])
+        joined_point = second.after(first).matrix @ point + second.after(first).shift
+        np.testing.assert_allclose(
+            joined_point, second.matrix @ (first.matrix @ point + first.shift) + second.shift, rtol=1e-9
+        )
+    first = fit_macenko(painted(OTHER), where="A1")
     pixels = painted(OTHER, seed=1)
     apart, joined = second.apply(first.apply(pixels)), second.after(first).apply(pixels)
     inside = (first.apply(pixels) > 2) & (first.apply(pixels) < 250)

@@ -48,6 +48,13 @@ def test_each_fault_is_read_from_its_measure(fault: str, measure: str, value: fl
     assert np.flatnonzero(left_out(Quality(exclude=(fault,)), faults)).tolist() == [2]  # type: ignore[arg-type]
 
 
+def test_ink_is_no_fold() -> None:
+    told = measures()
+    told["pen"][2], told["fold"][2] = 0.5, 2.0
+    faults = judge(Quality(), told, np.zeros(6, np.uint8))
+    assert (int(faults["pen"].sum()), int(faults["fold"].sum())) == (1, 0)
+
+
 def test_white_tiles_are_not_blurred_and_do_not_say_how_dense_the_tissue_is() -> None:
     told, status = measures(), np.zeros(6, np.uint8)
     told["white"][:4], told["focus"][:4], told["density"][:4] = 0.8, 0.0, 0.01

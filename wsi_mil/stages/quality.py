@@ -63,6 +63,8 @@ def judge(
         "blood": measures["blood"] > quality.max_blood,
         "white": measures["white"] > quality.max_white,
     }
+    # Ink is dense too, and is told once.
+    faults["fold"] &= ~faults["pen"]
     return {name: tiles & read for name, tiles in faults.items()}
 
 
