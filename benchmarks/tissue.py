@@ -1,4 +1,4 @@
-"""The tissue step of a large slide beside CLAM's recipe on the same picture, the shares of its tiles, and their quality.
+"""The tissue step of a large slide beside CLAM's recipe on the same picture; shares of its tiles, and their quality.
 
     python benchmarks/tissue.py [--mm 17]
 
