@@ -143,18 +143,24 @@ def test_the_lesion_has_the_colour_of_its_surroundings_and_another_texture(cohor
         assert dark[lesion].mean() < 0.6 * dark[rest].mean()
 
 
-def test_the_tissue_is_found_and_the_pen_is_not(cohort: Path) -> None:
-    for name in ("S01", "S03", "S05", "S07"):
-        areas = truth(cohort, name)
-        with opened(cohort, name) as slide:
-            rgb, downsample = slide.overview(max_px=round(max(slide.size_l0) / 8))
+def test_the_tissue_is_found_and_the_pen_is_not(tmp_path: Path) -> None:
+    """With everything as it is by default, on slides of the demo's kind: at least .95 on each of them."""
+    draw_cohort(tmp_path, slides=8, seed=0, side_px=(2600, 3200))
+    scores, pens = [], 0
+    for row in rows(tmp_path):
+        areas = truth(tmp_path, row["slide"])
+        with opened(tmp_path, row["slide"]) as slide:
+            rgb, downsample = slide.overview(max_px=round(max(slide.size_l0) / 16))
             mpp = slide.mpp[0] * downsample[0], slide.mpp[1] * downsample[1]
-        outline = mask_to_outline(find_tissue(rgb, mpp=mpp, hole_um2=0), downsample)
+        found = mask_to_outline(find_tissue(rgb, mpp=mpp).mask, downsample)
         pen = areas.get("Pen", MultiPolygon())
-        beside = pen.buffer(60)  # the rim of the ink is dropped with it
-        want, found = areas["Tissue"].difference(beside), outline.difference(beside)
-        assert found.intersection(want).area / found.union(want).area > 0.93
-        assert outline.intersection(pen).area <= 0.02 * max(pen.area, 1)
+        want = areas["Tissue"].difference(pen)
+        scores.append(found.intersection(want).area / found.union(want).area)
+        pens += not pen.is_empty
+        assert found.intersection(pen).area <= 0.005 * max(pen.area, 1)
+    assert min(scores) >= 0.95
+    assert np.mean(scores) >= 0.97
+    assert pens >= 3
 
 
 def test_the_same_seed_draws_the_same_cohort_and_another_does_not(tmp_path: Path) -> None:

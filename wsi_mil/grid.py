@@ -22,6 +22,8 @@ class TileStatus(enum.IntEnum):
     """Reaches over the slide's edge: the part outside is background."""
     UNREADABLE = 2
     """The slide's file is damaged here: the features are zero and must not be used."""
+    EXCLUDED = 3
+    """Left out for its quality: it was read and has features, which models do not see."""
 
 
 @dataclass(frozen=True)

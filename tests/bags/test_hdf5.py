@@ -20,6 +20,7 @@ from wsi_mil.bags import (
     read_bag,
     read_grid,
     read_header,
+    read_quality,
     verify_bag,
 )
 from wsi_mil.errors import BagError
@@ -220,3 +221,21 @@ def test_the_bytes_are_those_of_a_file(path: Path) -> None:
     with h5py.File(io.BytesIO(path.read_bytes())) as file:
         assert file["features"].shape == some_bag().features.shape
     assert_same_bag(read_bag(path), some_bag())
+
+
+def test_measures_are_read_without_the_features(path: Path) -> None:
+    bag = some_bag()
+    with h5py.File(path, "r+") as file:
+        del file["features"]
+    grid, status, measures = read_quality(path)
+    np.testing.assert_array_equal(grid.coords_l0, bag.grid.coords_l0)
+    np.testing.assert_array_equal(status, bag.status)
+    assert measures.keys() == {"sharpness"}
+    np.testing.assert_array_equal(measures["sharpness"], bag.quality["sharpness"])
+
+
+def test_a_bag_without_measures_is_read_as_one_without_measures(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["quality"]
+    assert read_bag(path).quality == {}
+    assert read_quality(path)[2] == {}

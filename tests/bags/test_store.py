@@ -161,3 +161,19 @@ def test_the_file_is_one_piece(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "A1.h5") as file:
         assert file["features"].chunks is None
         assert file["features"].id.get_offset() is not None
+
+
+def test_tiles_left_out_keep_their_features_and_unreadable_ones_their_mark(tmp_path: Path) -> None:
+    bag = some_bag(tiles=5)
+    with BagWriter(
+        bag.grid, bag.encoder, dim=DIM, budget_bytes=PLENTY, folder=tmp_path, quality=["sharpness"]
+    ) as writer:
+        writer.put(np.arange(5), bag.features.astype(np.float32), bag.status, quality=bag.quality)
+        np.testing.assert_array_equal(writer.quality["sharpness"], bag.quality["sharpness"])
+        writer.exclude(np.array([False, True, True, False, True]))
+        writer.save(tmp_path / "A1.h5")
+    read = read_bag(tmp_path / "A1.h5")
+    out, unreadable = TileStatus.EXCLUDED, TileStatus.UNREADABLE
+    assert read.status.tolist() == [0, out, unreadable, 0, out]
+    assert read.usable.tolist() == [True, False, False, True, False]
+    np.testing.assert_array_equal(read.features, bag.features)

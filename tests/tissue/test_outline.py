@@ -15,7 +15,15 @@ from shapely.geometry import MultiPolygon
 
 from wsi_mil.errors import SlideError
 from wsi_mil.grid import SlideRef
-from wsi_mil.tissue import draw_outline, mask_to_outline, outline_from_geojson, outline_to_geojson, whole_slide
+from wsi_mil.tissue import (
+    clipped,
+    draw_outline,
+    mask_to_outline,
+    outline_from_geojson,
+    outline_to_geojson,
+    overlap,
+    whole_slide,
+)
 
 SLIDE = SlideRef("A1", "fingerprint", (4000, 3000), (0.5, 0.5), "metadata")
 SQUARE: list[list[list[float]]] = [[[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]]
@@ -193,3 +201,24 @@ def test_an_outline_is_drawn_where_it_is_and_nowhere_else() -> None:
 def test_a_line_is_wide_enough_to_be_seen_on_a_large_picture() -> None:
     drawn = draw_outline(np.full((3000, 4000, 3), 255, np.uint8), whole_slide(SLIDE), (1.0, 1.0))
     assert (drawn[1500] != 255).any(axis=1).sum() >= 10
+
+
+def test_an_outline_is_cut_to_its_slide() -> None:
+    outline = MultiPolygon([shapely.box(-100, -100, 50, 60), shapely.box(3900, 2900, 5000, 5000)])
+    assert clipped(outline, slide=SLIDE, where="A1").area == pytest.approx(50 * 60 + 100 * 100)
+
+
+def test_an_outline_beside_its_slide_or_without_area_is_refused() -> None:
+    with pytest.raises(
+        SlideError, match=r"A1 lies outside the 4000 x 3000 pixels .*x 5000 to 6000, y 0 to 10.*level-0"
+    ):
+        clipped(MultiPolygon([shapely.box(5000, 0, 6000, 10)]), slide=SLIDE, where="A1")
+    with pytest.raises(SlideError, match="A1 holds no area"):
+        clipped(MultiPolygon(), slide=SLIDE, where="A1")
+
+
+def test_what_two_outlines_share_has_no_lines_or_points() -> None:
+    outline = MultiPolygon([shapely.box(0, 0, 10, 10), shapely.box(20, 0, 30, 10)])
+    shared = overlap(outline, MultiPolygon([shapely.box(5, 5, 20, 10)]))
+    assert shared.area == 25
+    assert {part.geom_type for part in shared.geoms} == {"Polygon"}

@@ -66,3 +66,23 @@ def test_no_tiles_have_no_shares() -> None:
 def test_a_tile_over_the_slide_s_edge_counts_what_lies_outside_as_none() -> None:
     whole = MultiPolygon([shapely.box(0, 0, 5000, 4000)])
     np.testing.assert_allclose(tissue_share(whole, np.array([[4950, 0]]), (100.0, 100.0)), [0.5])
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), reverse=st.booleans())
+def test_holes_islands_and_either_direction_of_rings(seed: int, reverse: bool) -> None:
+    mask = gaussian_filter(np.random.default_rng(seed).normal(size=(60, 80)), 2) > 0
+    outline = mask_to_outline(mask, (16.3, 15.9))
+    given_outline = shapely.reverse(outline) if reverse else outline
+    slide = SlideRef("A1", "f", (1304, 954), (0.5, 0.47), "metadata")
+    coords, extent, _ = lay_grid(slide, size_px=70, mpp=0.5, overlap_px=20)
+    share = tissue_share(given_outline, coords, extent)
+    np.testing.assert_allclose(share, one_by_one(outline, coords, extent), atol=1e-6)
+
+
+def test_tiles_too_scattered_for_one_table_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_mil.tissue.share.MOST_CELLS", 200)
+    coords = np.random.default_rng(0).integers(0, 4000, (300, 2))
+    np.testing.assert_allclose(
+        tissue_share(ring(), coords, (90.0, 70.0)), one_by_one(ring(), coords, (90.0, 70.0)), atol=1e-6
+    )

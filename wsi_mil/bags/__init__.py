@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         read_bag,
         read_grid,
         read_header,
+        read_quality,
         verify_bag,
     )
     from wsi_mil.bags.store import BagWriter
@@ -30,6 +31,7 @@ _HOME = {
     "read_bag": "hdf5",
     "read_grid": "hdf5",
     "read_header": "hdf5",
+    "read_quality": "hdf5",
     "verify_bag": "hdf5",
     "BagWriter": "store",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "read_bag",
     "read_grid",
     "read_header",
+    "read_quality",
     "verify_bag",
 ]
 

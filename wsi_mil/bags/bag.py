@@ -71,8 +71,8 @@ class Bag:
 
     @property
     def usable(self) -> Bool[np.ndarray, "tile"]:
-        """Which tiles a model may see: all whose pixels could be read."""
-        usable: NDArray[np.bool_] = self.status != TileStatus.UNREADABLE
+        """Which tiles a model may see: all that could be read and were not left out for their quality."""
+        usable: NDArray[np.bool_] = ~np.isin(self.status, (TileStatus.UNREADABLE, TileStatus.EXCLUDED))
         return usable
 
     @functools.cached_property

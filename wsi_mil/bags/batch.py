@@ -45,7 +45,7 @@ class Batch:
 
 
 def collate(bags: Sequence[Bag], *, rows: Sequence[NDArray[Any]] | None = None) -> Batch:
-    """Put bags side by side, leaving out tiles that could not be read.
+    """Put bags side by side, leaving out tiles that could not be read or were left out for their quality.
 
     `rows` chooses tiles a bag (row numbers of that bag, in the order wanted), as sampling does. Raises BagError where
     features of different encoders would mix, or where a bag is left with no tile.
@@ -80,7 +80,7 @@ def _usable_rows(bag: Bag, rows: NDArray[Any] | None) -> NDArray[np.int64]:
         index = np.asarray(rows, dtype=np.int64)
         index = index[bag.usable[index]]
     if not len(index):
-        raise BagError(f"bag of slide {bag.slide.id!r}: none of its tiles could be read, or none was chosen")
+        raise BagError(f"bag of slide {bag.slide.id!r}: none of its tiles is usable, or none was chosen")
     return index.astype(np.int64)
 
 

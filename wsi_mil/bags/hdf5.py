@@ -4,7 +4,7 @@
     coords         (tile, 2)    int64    x and y of the top left, level-0 pixels
     tissue         (tile)       float32  share of the tile that is tissue
     status         (tile)       uint8    TileStatus, bags only
-    quality/NAME   (tile)       float32  bags only, any number
+    quality/NAME   (tile)       float32  bags only, any number: sharpness, share of ink ... by name
 
 In one piece and not compressed: features hardly shrink, and a bag of 10,000 x 1,536 reads in 9 ms where row-sized
 chunks take 150. The bytes are made in memory and written with plain I/O by the caller, since HDF5 itself leaves a file
@@ -132,15 +132,25 @@ def read_bag(path: Path, *, rows: NDArray[Any] | None = None) -> Bag:
         stored = dataset(file, "features", path=path, kinds=kinds, shape=(len(grid), header.dim))
         features = _rows(path, stored, rows)
         status = dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()]
-        names = sorted(file["quality"]) if "quality" in file else []
-        quality = {
-            name: dataset(file, f"quality/{name}", path=path, kinds=("float32",), shape=(len(grid),))[()]
-            for name in names
-        }
+        quality = _quality(file, path)
     if rows is not None:
         grid, status = grid.take(rows), status[rows]
         quality = {name: values[rows] for name, values in quality.items()}
     return Bag(slide=grid.slide, features=features, grid=grid, encoder=header.encoder, status=status, quality=quality)
+
+
+def read_quality(path: Path) -> tuple[TileGrid, UInt8[np.ndarray, "tile"], dict[str, Float32[np.ndarray, "tile"]]]:
+    """Grid, status and measures of a bag's tiles; features are not read. A bag without measures gives none."""
+    with opened(path) as file:
+        _check_complete(file, path)
+        grid = _grid(file, path)
+        return grid, dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()], _quality(file, path)
+
+
+def _quality(file: h5py.File, path: Path) -> dict[str, Float32[np.ndarray, "tile"]]:
+    tiles = attribute(file, "tiles", int, path=path)
+    names = sorted(file["quality"]) if "quality" in file else []
+    return {name: dataset(file, f"quality/{name}", path=path, kinds=("float32",), shape=(tiles,))[()] for name in names}
 
 
 def verify_bag(path: Path) -> BagHeader:

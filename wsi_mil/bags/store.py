@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
 
 from wsi_mil.bags.bag import BLOCK_ROWS
@@ -105,6 +105,15 @@ class BagWriter:
         for name, values in self._quality.items():
             values[index] = (quality or {})[name]
         self._put[index] = True
+
+    @property
+    def quality(self) -> dict[str, Float32[np.ndarray, "tile"]]:
+        """The measures of each tile so far, by name."""
+        return self._quality
+
+    def exclude(self, tiles: Bool[np.ndarray, "tile"]) -> None:
+        """Mark tiles as left out for their quality; what could not be read stays marked so."""
+        self._status[tiles & (self._status != TileStatus.UNREADABLE)] = TileStatus.EXCLUDED
 
     def save(self, draft: Path) -> None:
         """Write the whole bag to a draft, which the caller flushes and renames (`wsi_mil.files.drafted`).

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from wsi_mil.encoders.catalogue import ENCODERS, build_encoder
     from wsi_mil.encoders.device import choose_device, limit_threads
     from wsi_mil.encoders.encoder import Encoder
+    from wsi_mil.encoders.macenko import StainMap, draw_jitter, fit_macenko
     from wsi_mil.encoders.offline import OfflineEncoder
     from wsi_mil.encoders.timm_hub import TimmEncoder
 
@@ -18,6 +19,9 @@ _HOME = {
     "choose_device": "device",
     "limit_threads": "device",
     "Encoder": "encoder",
+    "StainMap": "macenko",
+    "draw_jitter": "macenko",
+    "fit_macenko": "macenko",
     "OfflineEncoder": "offline",
     "TimmEncoder": "timm_hub",
 }
@@ -27,9 +31,12 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "OfflineEncoder",
+    "StainMap",
     "TimmEncoder",
     "build_encoder",
     "choose_device",
+    "draw_jitter",
+    "fit_macenko",
     "limit_threads",
 ]
 

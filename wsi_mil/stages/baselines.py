@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from wsi_mil.bags import Bag
 from wsi_mil.errors import TaskError
 from wsi_mil.evaluation import Baseline, Fold, bag_statistics, layout_statistics, out_of_fold_logistic
-from wsi_mil.stages.extract import RGB_QUALITY
 from wsi_mil.stages.train import read_folds
+from wsi_mil.tissue import COLOURS
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -42,7 +42,7 @@ def numbers_of(bag: Bag) -> SlideNumbers:
     keep = bag.usable
     features = np.asarray(bag.features)[keep]
     statistics = bag_statistics(features)
-    rgb = np.stack([bag.quality[name][keep] for name in RGB_QUALITY], axis=1)
+    rgb = np.stack([bag.quality[name][keep] for name in COLOURS], axis=1)
     means = rgb.mean(axis=0, dtype=np.float64)
     return SlideNumbers(
         {

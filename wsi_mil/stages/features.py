@@ -31,12 +31,12 @@ class BagFiles:
 
 
 def usable(bag: Bag) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """Features and cells of the tiles whose pixels could be read. Raises EmptyItem where there are none."""
+    """Features and cells of the tiles that a model may see. Raises EmptyItem where there are none."""
     places, keep = cells(bag.grid), bag.usable
     if keep.all():
         return bag.features, places
     if not keep.any():
-        raise EmptyItem(f"not one tile of slide {bag.slide.id!r} could be read")
+        raise EmptyItem(f"not one tile of slide {bag.slide.id!r} could be read and is of a quality to be used")
     return bag.features[keep], places[keep]
 
 

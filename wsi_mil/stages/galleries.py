@@ -95,12 +95,23 @@ def quality(work: Work, count: int) -> Part:
         size = " x ".join(f"{value:,}" for value in tissue.get("size_l0", []))
         rows.append(
             [slide, size, mpp, str(tissue.get("mpp_source", "")), str(tissue.get("tissue_mm2", "–"))]
-            + [str(tile.get("tiles", "–")), str(bag.get("unreadable", "–")), str(bag.get("tiles_per_s", "–"))]
+            + [str(tile.get("tiles", "–")), str(bag.get("unreadable", "–")), str(bag.get("left_out", "–"))]
+            + [str(bag.get("tiles_per_s", "–"))]
         )
         path = work.stage("tissue").output(Item(slide), work).with_suffix(".png")
         if len(pictures) < count and path.exists():
             pictures.append(Picture(_jpeg(path.read_bytes(), 360), f"{slide}, {tissue.get('tissue_mm2', '?')} mm²"))
-    headers = ["slide", "pixels", "um per pixel", "scale from", "tissue mm²", "tiles", "unreadable", "tiles/s"]
+    headers = [
+        "slide",
+        "pixels",
+        "um per pixel",
+        "scale from",
+        "tissue mm²",
+        "tiles",
+        "unreadable",
+        "left out",
+        "tiles/s",
+    ]
     return Part("Slides and tissue", tables=[TableView(headers, rows)], pictures=pictures, folded=len(rows) > 60)
 
 

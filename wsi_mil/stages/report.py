@@ -38,6 +38,8 @@ class Report(Stage):
     """Heatmaps shown on the page."""
     tiles: int = Field(default=6, ge=0)
     """Highest and lowest tiles shown for each of a few slides."""
+    faults: int = Field(default=8, ge=0)
+    """Tiles shown for each fault of quality."""
     thumbnails: int = Field(default=48, ge=0)
     """Thumbnails with tissue contours shown on the page."""
 
@@ -72,6 +74,7 @@ class Report(Stage):
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Evaluate, draw, and write the page."""
         from wsi_mil.stages import galleries, pages
+        from wsi_mil.stages.faults import faults
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
         told = evaluate(work, draws=self.draws, truth=truth)
@@ -84,6 +87,7 @@ class Report(Stage):
             galleries.cases(work),
             galleries.cohort(work),
             galleries.quality(work, self.thumbnails),
+            faults(work, self.faults),
             *([pages.training(work)] if work.study.predict.models is None else []),
             pages.provenance(work),
         ]

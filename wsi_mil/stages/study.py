@@ -125,8 +125,9 @@ def study_of_model(model: Path, *, slides: str, table: Path | None = None, overr
         raise ModelError(f"{model} holds no trained model (no {STUDY_JSON} in it or below): give a folder of train/")
     told = files.read_json(found[0])
     values: dict[str, Any] = {name: told[name] for name in ("tissue", "tile", "extract", "task", "model")}
-    # A table of tiles belongs to the slides that the model was trained on.
-    values["tile"] = {**values["tile"], "table": None}
+    # A table of tiles, and areas drawn by hand, belong to the slides that the model was trained on.
+    values["tile"] = {**values["tile"], "table": None, "within": None}
+    values["tissue"] = {**values["tissue"], "outlines": None}
     values["task"] = {**values["task"], "label": ""}
     values["cohort"] = {"table": str(table) if table else None, "slides": slides}
     values["predict"] = {"models": str(model.absolute())}

@@ -18,9 +18,10 @@ from wsi_mil.errors import CohortError, EmptyItem, ScaleError, StageError
 from wsi_mil.geometry import FINER_LIMIT, extent_l0, too_fine
 from wsi_mil.grid import SlideRef, TileGrid, lay_grid
 from wsi_mil.stages import ledger
+from wsi_mil.stages.regions import read_regions, region_file
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.work import Work, open_item
-from wsi_mil.tissue import outline_from_geojson, tissue_share
+from wsi_mil.tissue import outline_from_geojson, overlap, tissue_share
 
 
 class Tile(Stage):
@@ -36,6 +37,8 @@ class Tile(Stage):
     """How far neighbours reach into each other."""
     min_tissue: float = Field(default=0.25, ge=0, le=1)
     """Least share of a tile that must be tissue; does not apply to tiles from a table."""
+    within: StudyPath | None = None
+    """Regions that tiles are limited to: a folder with SLIDE.geojson, or a path with {slide} in it; level-0 pixels."""
     table: StudyPath | None = None
     """Bring your own tiles: CSV with slide, x, y (level-0 pixels of the top left). No other column is read."""
 
@@ -52,6 +55,8 @@ class Tile(Stage):
         """The slides."""
         if self.overlap_px >= self.size_px:
             raise StageError(f"tile.overlap_px is {self.overlap_px}: it must be less than tile.size_px, {self.size_px}")
+        if self.within is not None and self.table is not None:
+            raise StageError("tile.within and tile.table are both given: a table says itself which tiles to take")
         return work.slide_items()
 
     def output(self, item: Item, work: Work) -> Path:
@@ -62,7 +67,8 @@ class Tile(Stage):
         """The outline as it is now, edited or not, and the slide's rows of the table."""
         outline = ledger.require("tissue", item.name, work)
         rows = [] if self.table is None else [_rows_of(self.table).get(item.name, np.empty((0, 2), np.int64)).tobytes()]
-        return [files.digest_file(outline), repr(item.mpp), *(files.digest(row) for row in rows)]
+        regions = [] if self.within is None else [files.digest_file(self._region_file(item, work))]
+        return [files.digest_file(outline), repr(item.mpp), *(files.digest(row) for row in rows), *regions]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Lay the grid, or take it from the table, and measure the share of tissue of each tile."""
@@ -70,6 +76,8 @@ class Tile(Stage):
         outline = outline_from_geojson(path.read_text(encoding="utf-8"), where=str(path.relative_to(work.root)))
         with open_item(item) as slide:
             ref = slide.ref()
+        if self.within is not None:
+            outline = overlap(outline, read_regions(self._region_file(item, work), ref))
         if too_fine(ref.mpp, self.mpp):
             raise ScaleError(
                 f"tile.mpp {self.mpp:g} is more than {FINER_LIMIT}x finer than the slide's own {max(ref.mpp):g} um per "
@@ -95,9 +103,14 @@ class Tile(Stage):
         if not len(kept):
             raise EmptyItem(
                 f"no tile of {self.size_px} px at {self.mpp:g} um per pixel holds {self.min_tissue:.0%} of tissue"
+                + (" within the regions of tile.within" if self.within is not None else "")
             )
         draft.write_bytes(grid_to_hdf5(kept))
         return {"tiles": len(kept), "of": len(grid)}
+
+    def _region_file(self, item: Item, work: Work) -> Path:
+        assert self.within is not None
+        return region_file(self.within, item.name, work, key="tile.within")
 
     def _from_table(self, item: Item, ref: SlideRef) -> np.ndarray:
         assert self.table is not None

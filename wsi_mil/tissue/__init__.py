@@ -6,38 +6,60 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsi_mil.tissue.mask import METHODS, find_tissue
+    from wsi_mil.tissue.mask import METHODS, TissueFound, find_tissue, tidied
+    from wsi_mil.tissue.network import TissueNetwork, load_network
     from wsi_mil.tissue.outline import (
+        clipped,
         draw_outline,
         mask_to_outline,
         outline_from_geojson,
         outline_to_geojson,
+        overlap,
         whole_slide,
     )
     from wsi_mil.tissue.pen import find_pen
+    from wsi_mil.tissue.quality import COLOURS, MEASURES, measure_tiles
     from wsi_mil.tissue.share import tissue_share
 
 __all__ = [
+    "COLOURS",
+    "MEASURES",
     "METHODS",
+    "TissueFound",
+    "TissueNetwork",
+    "clipped",
     "draw_outline",
     "find_pen",
     "find_tissue",
+    "load_network",
     "mask_to_outline",
+    "measure_tiles",
     "outline_from_geojson",
     "outline_to_geojson",
+    "overlap",
+    "tidied",
     "tissue_share",
     "whole_slide",
 ]
 
 _HOME = {
     "METHODS": "mask",
+    "TissueFound": "mask",
+    "tidied": "mask",
+    "TissueNetwork": "network",
+    "load_network": "network",
+    "clipped": "outline",
     "find_tissue": "mask",
     "find_pen": "pen",
+    "COLOURS": "quality",
+    "MEASURES": "quality",
+    "measure_tiles": "quality",
     "tissue_share": "share",
     "draw_outline": "outline",
     "mask_to_outline": "outline",
     "outline_from_geojson": "outline",
     "outline_to_geojson": "outline",
+    "overlap": "outline",
     "whole_slide": "outline",
 }
 

@@ -14,6 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsi_mil.errors import SlideError
 from wsi_mil.grid import SlideRef
+from wsi_mil.tissue.trace import borders
 
 TISSUE_COLOUR = (0, 160, 70)
 
@@ -35,16 +36,18 @@ def whole_slide(slide: SlideRef) -> MultiPolygon:
 
 def mask_to_outline(mask: Bool[np.ndarray, "h w"], downsample: tuple[float, float]) -> MultiPolygon:
     """The outline, with holes, of the true pixels; `downsample` is level-0 pixels per mask pixel (x, y)."""
-    from skimage.measure import find_contours
-
-    # One pixel of background around, so that tissue cut by the picture's edge ends there: between centres -1 and 0.
-    padded = np.pad(mask, 1).astype(np.float32)
-    rings = [shapely.LinearRing(ring[:, ::-1]) for ring in find_contours(padded, 0.5)]
-    areas = shapely.build_area(shapely.GeometryCollection(list(shapely.simplify(rings, SMOOTHING_PX))))
-    # Index i of the padded mask is the pixel whose centre lies at i - 1 + 0.5.
-    scale_x, scale_y = downsample
-    placed = shapely.transform(areas, lambda xy: (xy - 0.5) * np.array([scale_x, scale_y]))
-    return _polygons(placed)
+    found = borders(mask)
+    if not len(found.line):
+        return MultiPolygon()
+    # Of the mask, pixel (0, 0) has its centre at (0.5, 0.5).
+    closed = shapely.linearrings(found.corners + 0.5, indices=found.line)
+    rings = shapely.simplify(closed, SMOOTHING_PX)
+    holes: dict[int, list[Any]] = {}
+    for number in np.flatnonzero(~found.is_outside):
+        holes.setdefault(int(found.piece[number]), []).append(rings[number])
+    outside = np.flatnonzero(found.is_outside)
+    pieces = [Polygon(rings[number], holes.get(int(found.piece[number]))) for number in outside]
+    return _polygons(shapely.transform(MultiPolygon(pieces), lambda xy: xy * np.array(downsample)))
 
 
 def outline_to_geojson(outline: MultiPolygon, *, slide: SlideRef) -> str:
@@ -81,6 +84,29 @@ def outline_from_geojson(text: str, *, where: str) -> MultiPolygon:
         raise SlideError(f"{where} is not GeoJSON: {error}") from None
     areas = [_area(geometry, where) for geometry in _geometries(value, where)]
     return _polygons(shapely.union_all(areas)) if areas else MultiPolygon()
+
+
+def clipped(outline: MultiPolygon, *, slide: SlideRef, where: str) -> MultiPolygon:
+    """The part of an outline that lies on the slide.
+
+    Raises SlideError, naming `where`, for an outline without area and for one that lies elsewhere: its coordinates are
+    then another image's, or not level-0 pixels.
+    """
+    if outline.is_empty:
+        raise SlideError(f"{where} holds no area: draw at least one polygon, or remove the file")
+    inside = _polygons(shapely.intersection(outline, whole_slide(slide)))
+    if inside.is_empty:
+        low_x, low_y, high_x, high_y = outline.bounds
+        raise SlideError(
+            f"{where} lies outside the {slide.size_l0[0]} x {slide.size_l0[1]} pixels of slide {slide.id!r} (its areas "
+            f"span x {low_x:.0f} to {high_x:.0f}, y {low_y:.0f} to {high_y:.0f}): coordinates are level-0 pixels"
+        )
+    return inside
+
+
+def overlap(outline: MultiPolygon, regions: MultiPolygon) -> MultiPolygon:
+    """What two outlines have in common."""
+    return _polygons(shapely.intersection(outline, regions))
 
 
 def draw_outline(

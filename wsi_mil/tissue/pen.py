@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped
-from skimage.morphology import isotropic_dilation, isotropic_opening
+
+from wsi_mil.tissue.morphology import dilated, opened
 
 STROKE_UM = 50.0
 """A pen's core is at least this wide; red cells and dense nuclei of the same colour lie in finer patches."""
@@ -16,48 +17,77 @@ HALO_UM = 16.0
 """Width of the rim where ink and what lies beside it blur into each other; a pixel and a half at least."""
 
 BLACK_LIGHT = 0.36
-"""Share of light that black ink lets pass at most in its brightest channel; at low power no stain is as dense."""
+"""Share of light that black ink lets pass at most in its brightest channel; at low power only crowded or folded nuclei
+are as dense, and those stay blue to purple and saturated, which ink this thin is not."""
+
+CRIMSON_STROKE_UM = 150.0
+"""Least width of a stroke of crimson ink. Its colour is near that of eosin; on real slides without pen no tissue of
+its colour is wider than 100 um."""
 
 
-def find_pen(clear: Float32[np.ndarray, "h w 3"], *, mpp: tuple[float, float]) -> Bool[np.ndarray, "h w"]:
+def find_pen(light: Float32[np.ndarray, "3 h w"], *, mpp: tuple[float, float]) -> Bool[np.ndarray, "h w"]:
     """Which pixels are ink, from the share of light each channel lets pass and the picture's scale (x, y).
 
     A strict rule finds the core of a stroke, a loose one follows its fading edge a little way. Stains keep to the hues
     of their dyes: haematoxylin and eosin 240 to 345 degrees, DAB 10 to 50, a pale counterstain 200 to 240 but weakly.
     """
-    hue, saturation, light = _hue(clear)
+    hue, saturation, brightest = _hue(light)
     is_red = (hue > 346) | (hue < 15)
+    is_dense_tissue = (hue > 235) & (hue < 300) & (saturation > 0.60) & (brightest > 0.2)
     core = (
         ((hue > 75) & (hue < 195) & (saturation > 0.22))
         | ((hue >= 195) & (hue < 232) & (saturation > 0.42))
         | (is_red & (saturation > 0.50))
-        | (light < BLACK_LIGHT)
+        | ((brightest < BLACK_LIGHT) & ~is_dense_tissue)
     )
     loose = (
         ((hue > 75) & (hue < 200) & (saturation > 0.06))
         | ((hue >= 195) & (hue < 236) & (saturation > 0.15))
         | (is_red & (saturation > 0.12))
         | ((hue > 338) & (saturation > 0.40))
-        | (light < BLACK_LIGHT * 1.4)
+        | ((brightest < BLACK_LIGHT * 1.4) & ~is_dense_tissue)
     )
+    crimson, pale_crimson = _crimson(light, (hue > 332) & (hue < 352) & (saturation > 0.12))
+    return _strokes(core, loose, STROKE_UM, mpp) | _strokes(crimson, pale_crimson, CRIMSON_STROKE_UM, mpp)
+
+
+def _crimson(
+    light: Float32[np.ndarray, "3 h w"], reddish: Bool[np.ndarray, "h w"]
+) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Which of the reddish pixels have the colour of crimson ink, strictly and loosely.
+
+    Crimson ink and eosin share hues, but not the ratios of their optical densities, which by Beer's law hold at any
+    depth: the ink takes a tenth as much of the red as of the green light, and two thirds as much of the blue; tissue,
+    with nuclei in every neighbourhood, takes a fifth as much of the red at least.
+    """
+    core, loose = np.zeros_like(reddish), np.zeros_like(reddish)
+    red, green, blue = -np.log10(np.maximum(light[:, reddish], np.float32(1 / 255)))
+    core[reddish] = (green > 0.08) & (red < 0.16 * green) & (blue > 0.56 * green) & (blue < 0.80 * green)
+    loose[reddish] = (green > 0.03) & (red < 0.20 * green) & (blue > 0.45 * green) & (blue < green)
+    return core, loose
+
+
+def _strokes(
+    core: Bool[np.ndarray, "h w"], loose: Bool[np.ndarray, "h w"], width_um: float, mpp: tuple[float, float]
+) -> Bool[np.ndarray, "h w"]:
+    """The parts of a core at least so wide, with what is loosely of their colour near them, and a rim all round."""
     if not core.any():
         return core
     # Lengths are measured around the core only: most slides have little ink, or none.
     pixel_um = max(mpp)
     reach_um, halo_um = max(REACH_UM, 3 * pixel_um), max(HALO_UM, 1.5 * pixel_um)
     part = _around(core, int(np.ceil((reach_um + halo_um) / min(mpp))))
-    spacing = mpp[1], mpp[0]
-    stroke = isotropic_opening(core[part], STROKE_UM / 2, spacing=spacing)
+    stroke = opened(core[part], width_um, mpp)
     pen = np.zeros_like(core)
     if stroke.any():
-        near = isotropic_dilation(stroke, reach_um, spacing=spacing)
-        pen[part] = isotropic_dilation(stroke | (near & loose[part]), halo_um, spacing=spacing)
+        near = dilated(stroke, reach_um, mpp)
+        pen[part] = dilated(stroke | (near & loose[part]), halo_um, mpp)
     return pen
 
 
-def extremes(pixels: Shaped[np.ndarray, "h w 3"]) -> tuple[Shaped[np.ndarray, "h w"], Shaped[np.ndarray, "h w"]]:
+def extremes(planes: Shaped[np.ndarray, "3 h w"]) -> tuple[Shaped[np.ndarray, "h w"], Shaped[np.ndarray, "h w"]]:
     """The greatest and the least channel of each pixel."""
-    red, green, blue = (pixels[..., channel] for channel in range(3))
+    red, green, blue = planes
     return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
 
 
@@ -71,16 +101,17 @@ def _around(mask: Bool[np.ndarray, "h w"], margin: int) -> tuple[slice, slice]:
 
 
 def _hue(
-    clear: Float32[np.ndarray, "h w 3"],
+    light: Float32[np.ndarray, "3 h w"],
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Hue in degrees, saturation and brightest channel."""
-    red, green, blue = (clear[..., channel] for channel in range(3))
-    top, bottom = extremes(clear)
+    red, green, blue = light
+    top, bottom = extremes(light)
     spread = np.maximum(top - bottom, np.float32(1e-6))
     sector = np.where(
         top == red,
         (green - blue) / spread,
         np.where(top == green, 2 + (blue - red) / spread, 4 + (red - green) / spread),
     )
-    hue = np.mod(sector * np.float32(60), np.float32(360)).astype(np.float32)
+    # Not np.mod, which is ten times as slow.
+    hue = sector * np.float32(60) + np.where(sector < 0, np.float32(360), np.float32(0))
     return hue, spread / np.maximum(top, np.float32(1e-3)), top
