@@ -97,9 +97,10 @@ class EncoderContract:
     """Everything that decides which vector a tile becomes. Two contracts that differ make features that never mix."""
 
     name: str
-    revision: str
+    revision: str = field(compare=False)
+    """Under which the weights were published (a commit of a hub), or of an encoder's own code: that is in the digest."""
     weights_digest: str
-    """SHA-256 of the weights, or of the constants of an encoder without weights."""
+    """SHA-256 of the weights, or of the constants and the revision of an encoder without weights; "" where unknown."""
     architecture: str
     """Name and arguments of the network, as JSON."""
     input_px: int
@@ -118,7 +119,14 @@ class EncoderContract:
     tile_mpp: float
     """Scale of the tiles that were encoded."""
     stain: str = "none"
+    source: str = field(default="", compare=False)
+    """Where the weights came from: a hub's repository, a file's name. The same weights from elsewhere are the same."""
+    trained_mpp: tuple[float, ...] = field(default=(), compare=False)
+    """Finest and coarsest micrometres per input pixel that the network was trained at; empty where it does not say."""
     licence: str = field(default="unknown", compare=False)
+    paper: str = field(default="", compare=False)
+    saw_tcga: str = field(default="unknown", compare=False)
+    """Whether slides of TCGA were among those it was pretrained on: "yes", "probably", "no" or "unknown"."""
     versions: dict[str, str] = field(default_factory=dict, compare=False)
     """Of the libraries that ran; shown, never compared."""
 
@@ -129,7 +137,8 @@ class EncoderContract:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> EncoderContract:
         """The contract back from `to_dict`, or from its JSON."""
-        return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+        tuples = {name: tuple(value.get(name, ())) for name in ("mean", "std", "trained_mpp")}
+        return cls(**{**value, **tuples})
 
     def difference(self, other: EncoderContract) -> list[str]:
         """Each compared field that differs, as "name: this -> other"; empty where features of both may mix."""

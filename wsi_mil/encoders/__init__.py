@@ -6,31 +6,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsi_mil.encoders.catalogue import ENCODERS, build_encoder
+    from wsi_mil.encoders.build import build_encoder, entry_of, from_entry, module_encoder
+    from wsi_mil.encoders.catalogue import CATALOGUE
     from wsi_mil.encoders.device import choose_device, limit_threads
     from wsi_mil.encoders.encoder import Encoder
+    from wsi_mil.encoders.entry import Entry
+    from wsi_mil.encoders.network import NetworkEncoder, Transform
     from wsi_mil.encoders.offline import OfflineEncoder
-    from wsi_mil.encoders.timm_hub import TimmEncoder
 
 _HOME = {
-    "ENCODERS": "catalogue",
-    "build_encoder": "catalogue",
+    "CATALOGUE": "catalogue",
+    "build_encoder": "build",
+    "entry_of": "build",
+    "from_entry": "build",
+    "module_encoder": "build",
     "choose_device": "device",
     "limit_threads": "device",
     "Encoder": "encoder",
+    "Entry": "entry",
+    "NetworkEncoder": "network",
     "OfflineEncoder": "offline",
-    "TimmEncoder": "timm_hub",
+    "Transform": "network",
 }
 """Which file each public name lives in; loaded when first used, since all of them need torch."""
 
 __all__ = [
-    "ENCODERS",
+    "CATALOGUE",
     "Encoder",
+    "Entry",
+    "NetworkEncoder",
     "OfflineEncoder",
-    "TimmEncoder",
+    "Transform",
     "build_encoder",
     "choose_device",
+    "entry_of",
+    "from_entry",
     "limit_threads",
+    "module_encoder",
 ]
 
 
