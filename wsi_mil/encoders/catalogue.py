@@ -92,7 +92,7 @@ _ROWS = (
           {"embed_layer": "ConvStem"}, mpp=(0.5, 1.0), layout="swin",
           file_sha256="7c998680060c8743551a412583fac689db43cec07053b72dfec6dcd810113539",
           saw_tcga="yes", paper="Wang et al. 2022, Med Image Anal 81:102559"),
-    Entry("conch-v1.5", "CONCH v1.5, vision tower", "vit_large_patch16_224", 768, 0, "network", IMAGENET,
+    Entry("conch-v1.5", "CONCH v1.5, vision tower", "vit_large_patch16_224", 768, 306_711_296, "network", IMAGENET,
           {"img_size": 448, "init_values": 1e-6, "tower": "AttentionPooled"}, input_px=448, tile_px=512, mpp=AT_20X,
           hub="MahmoodLab/conchv1_5", file="pytorch_model_vision.bin", licence=NC_ND, commercial="no", gated="yes",
           paper="Ding et al. 2025, Nat Med (TITAN)"),
@@ -100,15 +100,15 @@ _ROWS = (
           {"tower": "Projected"}, filter="bicubic", tile_px=224, mpp=AT_20X, hub="vinid/plip", layout="clip",
           gated="no", paper="Huang et al. 2023, Nat Med 29:2307"),
     Entry("resnet50", "ResNet-50 to its third stage (as CLAM)", "resnet50", 1024, 8_543_296, "network", IMAGENET,
-          {"tower": "ThirdStage"}, hub="timm/resnet50.tv_in1k", layout="third_stage", licence="BSD-3-Clause", commercial="yes",
-          gated="no", saw_tcga="no", paper="Lu et al. 2021, Nat Biomed Eng 5:555"),
+          {"tower": "ThirdStage"}, hub="timm/resnet50.tv_in1k", layout="third_stage", licence="BSD-3-Clause",
+          commercial="yes", gated="no", saw_tcga="no", paper="Lu et al. 2021, Nat Biomed Eng 5:555"),
     *(
         Entry(f"dinov2-{short}", f"DINOv2 {short.upper()} (natural images)", network, dim, parameters, "cls", IMAGENET,
               {"img_size": 518, "dynamic_img_size": True}, filter="bicubic", hub=f"timm/{network}.lvd142m",
               licence="Apache-2.0", commercial="yes", gated="no", saw_tcga="no", paper="Oquab et al. 2024, TMLR")
         for short, network, dim, parameters in (
-            ("s14", "vit_small_patch14_dinov2", 384, 0),
-            ("b14", "vit_base_patch14_dinov2", 768, 0),
+            ("s14", "vit_small_patch14_dinov2", 384, 22_056_192),
+            ("b14", "vit_base_patch14_dinov2", 768, 86_579_712),
         )
     ),
     *(
@@ -116,9 +116,9 @@ _ROWS = (
               filter="bicubic", hub=f"timm/{network}.lvd1689m", licence="DINOv3 licence", saw_tcga="no",
               paper="Simeoni et al. 2025, arXiv:2508.10104")
         for short, network, dim, parameters in (
-            ("s16", "vit_small_patch16_dinov3", 384, 0),
-            ("b16", "vit_base_patch16_dinov3", 768, 0),
-            ("l16", "vit_large_patch16_dinov3", 1024, 0),
+            ("s16", "vit_small_patch16_dinov3", 384, 21_586_944),
+            ("b16", "vit_base_patch16_dinov3", 768, 85_641_216),
+            ("l16", "vit_large_patch16_dinov3", 1024, 303_079_424),
         )
     ),
     Entry("vit-s16", "ViT-S/16 (ImageNet)", "vit_small_patch16_224", 384, 21_665_664, "cls", HALF, filter="bicubic",
