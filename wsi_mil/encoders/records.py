@@ -34,7 +34,7 @@ def read_record(name: str) -> dict[str, Any]:
     """What was recorded at the first load: weights_digest, revision, licence, source; empty before it."""
     try:
         value = files.read_json(record_path(name))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
         raise EncoderError(f"{record_path(name)} is not JSON ({error}): remove it, and check the encoder again") from (
