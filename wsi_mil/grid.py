@@ -86,6 +86,24 @@ def lay_grid(
     return np.stack([grid_x.ravel(), grid_y.ravel()], axis=1), extent, step
 
 
+def split_grid(grid: TileGrid, side: int, *, covered: float = 1.0) -> TileGrid:
+    """The grid of `side` by `side` equal parts of every tile, tile by tile and row by row within a tile.
+
+    `covered` is the share of a tile's side, in its middle, that the parts fill. A part has a whole number of pixels,
+    and the scale at which that number fills it. Each part has its tile's share of tissue.
+    """
+    extent = np.asarray(grid.extent_l0)
+    pitch = extent * covered / side
+    rows, columns = np.divmod(np.arange(side * side), side)
+    places = np.stack([columns, rows], axis=1) * pitch + extent * (1 - covered) / 2
+    coords = np.rint(grid.coords_l0[:, None] + places[None]).astype(np.int64).reshape(-1, 2)
+    wide_px = grid.size_px * covered / side
+    size_px = max(1, round(wide_px))
+    pitch_l0 = (float(pitch[0]), float(pitch[1]))
+    tissue = np.repeat(grid.tissue, side * side)
+    return TileGrid(grid.slide, coords, tissue, size_px, grid.mpp * wide_px / size_px, pitch_l0, pitch_l0)
+
+
 def _count(size: int, step: float) -> int:
     """How many tiles start inside the slide: top left < size after rounding."""
     count = max(1, int(np.ceil(size / step)))
@@ -98,7 +116,7 @@ class EncoderContract:
 
     name: str
     revision: str = field(compare=False)
-    """Under which the weights were published (a commit of a hub), or of an encoder's own code: that is in the digest."""
+    """Under which the weights were published (a commit of a hub), or of an encoder's code, which is in the digest."""
     weights_digest: str
     """SHA-256 of the weights, or of the constants and the revision of an encoder without weights; "" where unknown."""
     architecture: str

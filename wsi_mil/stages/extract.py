@@ -21,6 +21,7 @@ from wsi_mil.layout import folder_name
 from wsi_mil.slides import read_tiles
 from wsi_mil.stages import ledger
 from wsi_mil.stages.stage import Item, Stage, Tick
+from wsi_mil.stages.tokens import bag_rows
 from wsi_mil.stages.work import Work, open_item
 
 RGB_QUALITY = ("red_mean", "green_mean", "blue_mean", "red_sd", "green_sd", "blue_sd")
@@ -33,11 +34,17 @@ class Extract(Stage):
     name: ClassVar[str] = "extract"
 
     encoder: str = "offline"
-    """offline (embedded, no weights), or timm:MODEL."""
+    """offline (embedded, no weights), a name that `wsi-mil encoders` lists, timm:MODEL, or local:FOLDER."""
     weights: Literal["", "random"] | StudyPath = Field(default="", union_mode="left_to_right")
-    """File of the encoder's weights (safetensors, or a state dict), or `random` for an untrained network."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    """File or folder of the encoder's weights (safetensors, or a state dict), or `random` for an untrained network;
+    empty takes them from the weights folder of this machine, else from the hub."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the encoder; it changes features slightly, so it is part of what a bag is."""
+    pooling: Literal["", "cls", "mean", "cls+mean", "tokens"] = ""
+    """How a vision transformer's tokens become vectors, where not as the encoder's row says; `tokens` makes every patch
+    of the network an instance of the bag, for maps as fine as its patches."""
+    any_scale: bool = False
+    """Take tiles at a scale that the encoder was not trained at."""
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -45,8 +52,9 @@ class Extract(Stage):
         return ("tile",)
 
     def folder(self, work: Work) -> Path:
-        """extract/<encoder>."""
-        return work.root / self.name / folder_name(self.encoder)
+        """extract/<encoder>, with the pooling where one is asked for."""
+        name = self.encoder.rpartition("/")[2] if self.encoder.startswith("local:") else self.encoder
+        return work.root / self.name / folder_name(f"{name}-{self.pooling}" if self.pooling else name)
 
     def items(self, work: Work) -> list[Item]:
         """The slides."""
@@ -59,7 +67,9 @@ class Extract(Stage):
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The grid, and the file of weights."""
         grid = files.digest_file(ledger.require("tile", item.name, work))
-        return [grid, repr(item.mpp), *([_digest_of(self.weights)] if isinstance(self.weights, Path) else [])]
+        given = [self.weights] if isinstance(self.weights, Path) else []
+        given += [Path(self.encoder.removeprefix("local:"))] if self.encoder.startswith("local:") else []
+        return [grid, repr(item.mpp), *(_digest_of(path) for path in given)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Read, encode and write the tiles, a batch at a time."""
@@ -71,8 +81,9 @@ class Extract(Stage):
                 raise StageError(
                     f"the slide {item.path!r} is not the one its tiles were laid on: run tissue and tile again"
                 )
+            rows = bag_rows(grid, encoder)
             writer = BagWriter(
-                grid,
+                rows.grid,
                 encoder.contract,
                 dim=encoder.dim,
                 budget_bytes=runtime.bag_budget_mb << 20,
@@ -84,13 +95,15 @@ class Extract(Stage):
                 batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers)
                 for batch in batches:
                     before = time.perf_counter()
-                    features = encoder.encode(batch.pixels)
+                    # The writer checks each vector, and names slide and tile.
+                    features = encoder.encode(batch.pixels, finite=False)
                     encoding += time.perf_counter() - before
-                    writer.put(batch.index, features, batch.status, quality=rgb_statistics(batch.pixels))
+                    colours = {name: rows.spread(one) for name, one in rgb_statistics(batch.pixels).items()}
+                    writer.put(rows.of(batch.index), features, rows.spread(batch.status), quality=colours)
                     done += len(batch.index)
                     tick(done, len(grid))
                 writer.save(draft)
-                unreadable = int((writer.status == TileStatus.UNREADABLE).sum())
+                unreadable = int((writer.status == TileStatus.UNREADABLE).sum()) // rows.per_tile
         seconds = time.perf_counter() - start
         return {
             "tiles": len(grid),
@@ -104,7 +117,8 @@ class Extract(Stage):
         runtime, tile = work.study.runtime, work.study.tile
         encoders.limit_threads(runtime.threads or cores())
         device = encoders.choose_device(runtime.device)
-        return _encoder(self.encoder, str(self.weights), self.precision, tile.size_px, tile.mpp, device)
+        how = (self.precision, self.pooling, self.any_scale, runtime.compile)
+        return _encoder(self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
 
 
 def rgb_statistics(pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,13 +132,24 @@ def rgb_statistics(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def _encoder(name: str, weights: str, precision: str, size_px: int, mpp: float, device: str) -> encoders.Encoder:
+def _encoder(
+    name: str, weights: str, how: tuple[str, str, bool, bool], size_px: int, mpp: float, device: str
+) -> encoders.Encoder:
+    precision, pooling, any_scale, compiled = how
     return encoders.build_encoder(
-        name, tile_px=size_px, tile_mpp=mpp, precision=precision, weights=weights or None, device=device
-    )
+        name, tile_px=size_px, tile_mpp=mpp, precision=precision, weights=weights or None, device=device,
+        pooling=pooling, any_scale=any_scale, compiled=compiled,
+    )  # fmt: skip
 
 
 def _digest_of(path: Path) -> str:
     if not path.exists():
         raise StageError(f"extract.weights {str(path)!r} does not exist")
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    return files.digest(*(_file_digest(one, one.stat().st_mtime_ns) for one in inside if one.is_file()))
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, changed_ns: int) -> str:
+    """Once a process, since every slide asks and weights have gigabytes."""
     return files.digest_file(path)

@@ -82,6 +82,8 @@ class Runtime(Section):
     """Threads that read tiles."""
     threads: int = Field(default=0, ge=0)
     """Threads that torch computes with; 0 leaves it to torch."""
+    compile: bool = False
+    """Compile the encoder with torch.compile: minutes once a process, worth it on a GPU with many tiles."""
     bag_budget_mb: int = Field(default=1024, ge=1)
     """Bags up to this size are built in memory, larger ones in a draft file."""
 
