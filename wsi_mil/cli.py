@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wsi_mil import commands
 from wsi_mil.errors import ConfigError, WsiMilError
 from wsi_mil.stages import STAGES
 from wsi_mil.version import __version__
@@ -193,6 +194,9 @@ def models() -> None:
     from wsi_mil.console import show_models
 
     show_models(_console())
+
+
+app.command("encoders", rich_help_panel=LOOK_PANEL)(commands.encoders)
 
 
 @app.command("config", rich_help_panel=LOOK_PANEL)

@@ -6,13 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsi_mil.encoders.build import build_encoder, entry_of, from_entry, module_encoder
+    from wsi_mil.encoders.build import build_encoder, entry_of, from_entry, module_encoder, where_installed
     from wsi_mil.encoders.catalogue import CATALOGUE
     from wsi_mil.encoders.device import choose_device, limit_threads
     from wsi_mil.encoders.encoder import Encoder
     from wsi_mil.encoders.entry import Entry
+    from wsi_mil.encoders.golden import Comparison, Golden, compare, embed, golden_of, load_golden, save_golden
     from wsi_mil.encoders.network import NetworkEncoder, Transform
     from wsi_mil.encoders.offline import OfflineEncoder
+    from wsi_mil.encoders.records import weights_folder
 
 _HOME = {
     "CATALOGUE": "catalogue",
@@ -24,25 +26,43 @@ _HOME = {
     "limit_threads": "device",
     "Encoder": "encoder",
     "Entry": "entry",
+    "Comparison": "golden",
+    "Golden": "golden",
+    "compare": "golden",
+    "embed": "golden",
+    "golden_of": "golden",
+    "load_golden": "golden",
+    "save_golden": "golden",
     "NetworkEncoder": "network",
     "OfflineEncoder": "offline",
+    "weights_folder": "records",
+    "where_installed": "build",
     "Transform": "network",
 }
 """Which file each public name lives in; loaded when first used, since all of them need torch."""
 
 __all__ = [
     "CATALOGUE",
+    "Comparison",
     "Encoder",
     "Entry",
+    "Golden",
     "NetworkEncoder",
     "OfflineEncoder",
     "Transform",
     "build_encoder",
     "choose_device",
+    "compare",
+    "embed",
     "entry_of",
     "from_entry",
+    "golden_of",
     "limit_threads",
+    "load_golden",
     "module_encoder",
+    "save_golden",
+    "weights_folder",
+    "where_installed",
 ]
 
 

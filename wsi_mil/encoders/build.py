@@ -197,6 +197,14 @@ def wanted_of(entry: Entry) -> source.Wanted:
     return source.Wanted(entry.name, entry.hub, entry.file, entry.revision, entry.gated)
 
 
+def where_installed(entry: Entry) -> str:
+    """Where this machine has the weights: "yes" in its weights folder, "hub" in the cache of the hub, or "no"."""
+    wanted = wanted_of(entry)
+    if source.installed(wanted) is not None:
+        return "yes"
+    return "hub" if source.cached(wanted) is not None else "no"
+
+
 def _check_file(entry: Entry, path: Path) -> None:
     if not entry.file_sha256 or path.suffix == ".safetensors":
         return

@@ -70,7 +70,5 @@ def import_timm() -> Any:
 def _resolved(value: Any) -> Any:
     """A layer for its name; all else as it is."""
     if value == "SwiGLUPacked":
-        from timm.layers import SwiGLUPacked
-
-        return SwiGLUPacked
+        return import_timm().layers.SwiGLUPacked
     return {"SiLU": nn.SiLU, "ConvStem": ConvStem}.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,75 @@
+"""Commands about encoders: list them, and check one against a golden embedding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsi_mil.errors import ConfigError
+
+
+def encoders(
+    action: Annotated[str, typer.Argument(metavar="[check]", help="Nothing lists them; `check` loads one.")] = "",
+    name: Annotated[str, typer.Argument(help="A name of the list, timm:MODEL or local:FOLDER.")] = "",
+    weights: Annotated[str, typer.Option("--weights", help="File or folder of its weights, or `random`.")] = "",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")] = "fp32",
+    pooling: Annotated[str, typer.Option("--pooling", help="cls, mean, cls+mean or tokens; empty: its own.")] = "",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto.")] = "auto",
+    golden: Annotated[
+        Path | None, typer.Option("--golden", help="Golden embedding to compare with; else the weights folder's own.")
+    ] = None,
+    save_golden: Annotated[
+        Path | None, typer.Option("--save-golden", help="Keep this encoder's golden embedding as a file.")
+    ] = None,
+) -> None:
+    """List the encoders; or load one, say what it is, and compare its golden embedding.
+
+    The golden embedding is the vectors of four tiles that are the same on every machine. Where it differs from the one
+    that was kept, the exit code is 1.
+    """
+    from rich.console import Console
+
+    from wsi_mil.console import show_encoders
+
+    if not action:
+        show_encoders(Console())
+        return
+    if action != "check" or not name:
+        raise ConfigError("write `wsi-mil encoders` for the list, or `wsi-mil encoders check NAME`")
+    how = {"weights": weights or None, "precision": precision, "pooling": pooling}
+    _check(name, how, device=device, golden=golden, save_golden=save_golden)
+
+
+def _check(name: str, how: dict[str, Any], *, device: str, golden: Path | None, save_golden: Path | None) -> None:
+    from rich.console import Console
+
+    from wsi_mil import encoders as room
+    from wsi_mil.console import show_check
+
+    console = Console()
+    row = None if name == "offline" else room.entry_of(name)
+    tile_px, tile_mpp = (64, 0.5) if row is None else (row.tile_px, row.mpp[0] if row.mpp else 0.5)
+    place = room.choose_device(device)
+    encoder = room.build_encoder(name, tile_px=tile_px, tile_mpp=tile_mpp, device=place, **how)
+    found = room.embed(encoder)
+    show_check(encoder.contract.to_dict().items(), console)
+    if save_golden is not None:
+        room.save_golden(found, save_golden)
+        console.print(f"golden embedding kept in {save_golden}", highlight=False, markup=False)
+    kept = room.golden_of(name, golden)
+    if kept is None:
+        console.print(
+            f"no golden embedding of {name} is known here: keep one on a machine you trust with --save-golden FILE",
+            highlight=False,
+            markup=False,
+        )
+        return
+    told = room.compare(found, kept)
+    for difference in told.differences:
+        console.print(f"contract differs in {difference}", highlight=False, markup=False)
+    verdict = "[green]the same[/]" if told.same else "[bold red]not the same[/]"
+    console.print(f"golden embedding: {verdict} (cosine {told.cosine:.6f}, largest difference {told.largest:.2g})")
+    if not told.same:
+        raise typer.Exit(1)
