@@ -197,6 +197,7 @@ def models() -> None:
 
 
 app.command("encoders", rich_help_panel=LOOK_PANEL)(commands.encoders)
+app.add_typer(commands.bags, name="bags", rich_help_panel=LOOK_PANEL)
 
 
 @app.command("config", rich_help_panel=LOOK_PANEL)

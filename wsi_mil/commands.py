@@ -1,13 +1,17 @@
-"""Commands about encoders: list them, and check one against a golden embedding."""
+"""Commands about encoders and bags: list and check encoders; import, export and verify bags."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wsi_mil.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsi_mil.stages import Exchanged
 
 
 def encoders(
@@ -40,6 +44,69 @@ def encoders(
         raise ConfigError("write `wsi-mil encoders` for the list, or `wsi-mil encoders check NAME`")
     how = {"weights": weights or None, "precision": precision, "pooling": pooling}
     _check(name, how, device=device, golden=golden, save_golden=save_golden)
+
+
+bags = typer.Typer(help="Import, export and verify bags of features.", no_args_is_help=True)
+
+Bags = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or folders of them.")]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
+
+
+@bags.command("import")
+def import_(
+    paths: Bags,
+    output: Folder,
+    slides: Annotated[str, typer.Option("--slides", help="Folder of the slides: scale, size and identity.")] = "",
+    table: Annotated[
+        Path | None, typer.Option("--table", help="CSV with slide and mpp (and width, height), without the slides.")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Scale of all slides, um per level-0 pixel.")] = None,
+    patches: Annotated[Path | None, typer.Option("--patches", help="CLAM's folder patches/, if elsewhere.")] = None,
+    encoder: Annotated[str, typer.Option("--encoder", help="Name of the encoder, where the files do not say.")] = "",
+    tile_px: Annotated[int, typer.Option("--tile-px", help="Side of a tile in pixels, where unknown.")] = 0,
+    tile_mpp: Annotated[float, typer.Option("--tile-mpp", help="Scale of the tiles, where unknown.")] = 0.0,
+    redo: Annotated[bool, typer.Option("--redo", help="Import again what is there already.")] = False,
+) -> None:
+    """Take features that TRIDENT, CLAM, STAMP or slideflow made, as bags of a study (work/extract/ENCODER/)."""
+    from wsi_mil.stages import Help, import_bags
+
+    known = Help(slides, table, mpp, patches, encoder, tile_px, tile_mpp)
+    _tell(import_bags(paths, output, known, redo=redo))
+
+
+@bags.command("export")
+def export(
+    paths: Bags,
+    output: Folder,
+    layout: Annotated[str, typer.Option("--as", help="clam, trident or stamp.")],
+) -> None:
+    """Write bags as CLAM's, TRIDENT's or STAMP's own files."""
+    from wsi_mil.stages import export_bags
+
+    _tell(export_bags(paths, output, layout))
+
+
+@bags.command("verify")
+def verify(paths: Bags) -> None:
+    """Read bags whole and compare their digests: finds what a disk has changed."""
+    from wsi_mil.stages import verify_bags
+
+    _tell(verify_bags(paths))
+
+
+def _tell(rows: Iterable[Exchanged]) -> None:
+    """A table of what became of each file; exit code 1 where one failed."""
+    from rich.console import Console
+
+    from wsi_mil.console import show_table
+
+    console, told = Console(), list(rows)
+    shown = [(one.slide, one.kind, one.tiles or "", one.dim or "", one.what, one.note) for one in told]
+    show_table(shown, ("slide", "outcome", "tiles", "dim", "what", "note"), console)
+    failed = sum(one.kind == "failed" for one in told)
+    console.print(f"{len(told) - failed} well, {failed} failed", highlight=False)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _check(name: str, how: dict[str, Any], *, device: str, golden: Path | None, save_golden: Path | None) -> None:

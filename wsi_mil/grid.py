@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from wsi_mil.geometry import extent_l0
 
+UNVERIFIED = "imported, unverified"
+"""Where the source of an imported bag does not say something, such as the scale of its slide."""
+
 
 class TileStatus(enum.IntEnum):
     """What became of a tile's pixels; one byte a tile in every bag."""
@@ -34,9 +37,9 @@ class SlideRef:
     size_l0: tuple[int, int]
     """Width and height in level-0 pixels."""
     mpp: tuple[float, float]
-    """Micrometres per level-0 pixel in x and y."""
+    """Micrometres per level-0 pixel in x and y; (0, 0) where nobody knows it, which only imported bags may say."""
     mpp_source: str
-    """Where the scale came from: "metadata", "cohort" or "flag"."""
+    """Where the scale came from: "metadata", "cohort", "flag", or UNVERIFIED."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class TileGrid:
     """Width and height of a tile in level-0 pixels, not rounded."""
     step_l0: tuple[float, float]
     """Distance between neighbours in level-0 pixels, not rounded; equal to the extent where tiles do not overlap."""
+    placed: bool = True
+    """Whether `coords_l0` are known; imported bags may lack them, and then no map and no neighbourhood exists."""
 
     def __len__(self) -> int:
         return len(self.coords_l0)

@@ -48,6 +48,8 @@ class BagHeader:
     mpp: float
     extent_l0: tuple[float, float]
     step_l0: tuple[float, float]
+    placed: bool
+    """Whether the places of its tiles are known."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ def _write_grid(file: h5py.File, grid: TileGrid, *, kind: str) -> None:
         "tile_extent_l0": np.asarray(grid.extent_l0),
         "tile_step_l0": np.asarray(grid.step_l0),
         "tiles": len(grid),
+        "placed": int(grid.placed),
     }
     file.attrs.update(values)
     coords = file.create_dataset("coords", data=grid.coords_l0.astype(np.int64))
@@ -227,10 +230,15 @@ def _peer_attributes(grid: TileGrid) -> dict[str, Any]:
         "downsampled_level_dim": np.asarray([width, height]),
         "level0_width": width,
         "level0_height": height,
-        "level0_magnification": max(1, round(10 / grid.slide.mpp[0])),
-        "target_magnification": max(1, round(10 / grid.mpp)),
+        "level0_magnification": magnification(grid.slide.mpp[0]),
+        "target_magnification": magnification(grid.mpp),
         "overlap": round(grid.size_px * (1 - float(shares[0]))),
     }
+
+
+def magnification(mpp: float) -> int:
+    """The nominal magnification of a scale, at least 1; 0 where the scale is unknown."""
+    return max(1, round(10 / mpp)) if mpp else 0
 
 
 def _check_complete(values: Mapping[str, Any], path: Path) -> None:
@@ -252,7 +260,12 @@ def _grid(file: h5py.File, values: Mapping[str, Any], path: Path) -> TileGrid:
         mpp=attribute(values, "tile_mpp_requested", float, path=path),
         extent_l0=attribute(values, "tile_extent_l0", tuple, path=path),
         step_l0=attribute(values, "tile_step_l0", tuple, path=path),
+        placed=_placed(values),
     )
+
+
+def _placed(values: Mapping[str, Any]) -> bool:
+    return bool(values.get("placed", 1))
 
 
 def _slide(values: Mapping[str, Any], path: Path) -> SlideRef:
@@ -279,4 +292,5 @@ def _header(values: Mapping[str, Any], path: Path) -> BagHeader:
         mpp=attribute(values, "tile_mpp_requested", float, path=path),
         extent_l0=attribute(values, "tile_extent_l0", tuple, path=path),
         step_l0=attribute(values, "tile_step_l0", tuple, path=path),
+        placed=_placed(values),
     )
