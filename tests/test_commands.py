@@ -75,3 +75,23 @@ def test_other_words_are_refused(arguments: list[str]) -> None:
     ended = CliRunner().invoke(app, ["encoders", *arguments])
     assert isinstance(ended.exception, ConfigError)
     assert "wsi-mil encoders check NAME" in str(ended.exception)
+
+
+def test_bags_go_out_and_come_in(tmp_path: Path) -> None:
+    from contracts.store import some_bag
+
+    from wsi_mil.bags import bag_to_hdf5
+
+    path = tmp_path / "ours" / "A1.h5"
+    path.parent.mkdir()
+    path.write_bytes(bag_to_hdf5(some_bag()))
+    run = CliRunner().invoke
+    ended = run(app, ["bags", "export", str(path), "-o", str(tmp_path / "out"), "--as", "stamp"])
+    assert (ended.exit_code, "1 well, 0 failed" in ended.output) == (0, True), ended.output
+    arguments = ["bags", "import", str(tmp_path / "out"), "-o", str(tmp_path / "in")]
+    ended = run(app, arguments)
+    assert ended.exit_code == 1, "micrometres need a scale"
+    assert "0 well, 1 failed" in ended.output
+    ended = run(app, [*arguments, "--mpp", "0.5"])
+    assert (ended.exit_code, "stamp, some" in ended.output) == (0, True), ended.output
+    assert "1 well" in run(app, ["bags", "verify", str(tmp_path / "in")]).output

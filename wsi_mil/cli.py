@@ -157,7 +157,11 @@ def run_all(
     if redo and redo not in STAGES:
         raise ConfigError(unknown("stage", redo, STAGES))
     again = list(STAGES)[list(STAGES).index(redo) :] if redo else []
-    _run(list(STAGES), load_study(study, settings or []), work, on=on, redo=again, dry=dry_run, shard="0/1")
+    told = load_study(study, settings or [])
+    # Without slides the bags are there already, and there is nothing to draw on.
+    pixels = ("tissue", "tile", "extract", "heatmap") if told.cohort.slides == "none" else ()
+    names = [name for name in STAGES if name not in pixels]
+    _run(names, told, work, on=on, redo=again, dry=dry_run, shard="0/1")
 
 
 @app.command("demo", rich_help_panel=LOOK_PANEL)
