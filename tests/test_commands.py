@@ -95,3 +95,24 @@ def test_bags_go_out_and_come_in(tmp_path: Path) -> None:
     ended = run(app, [*arguments, "--mpp", "0.5"])
     assert (ended.exit_code, "stamp, some" in ended.output) == (0, True), ended.output
     assert "1 well" in run(app, ["bags", "verify", str(tmp_path / "in")]).output
+
+
+def test_one_vector_a_slide(tmp_path: Path) -> None:
+    import pandas as pd
+    from contracts.store import some_bag, some_contract
+
+    from wsi_mil.bags import Bag, bag_to_hdf5
+
+    for name in ("A1", "B2"):
+        bag = some_bag(name)
+        features = np.zeros((len(bag), 1024), np.float16)
+        bag = Bag(bag.slide, features, bag.grid, some_contract(1024, "uni"), bag.status)
+        (tmp_path / f"{name}.h5").write_bytes(bag_to_hdf5(bag))
+    (tmp_path / "C3.h5").write_bytes(bag_to_hdf5(some_bag("C3")))
+    arguments = ["bags", "embed", str(tmp_path), "-o", str(tmp_path / "slides.csv"), "--with", "feather-uni"]
+    ended = CliRunner().invoke(app, [*arguments, "--weights", "random"])
+    assert ended.exit_code == 1
+    assert "2 well, 1 failed" in ended.output
+    table = pd.read_csv(tmp_path / "slides.csv")
+    assert list(table["slide"]) == ["A1", "B2"]
+    assert table.shape == (2, 513)

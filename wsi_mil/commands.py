@@ -94,6 +94,22 @@ def verify(paths: Bags) -> None:
     _tell(verify_bags(paths))
 
 
+@bags.command("embed")
+def embed(
+    paths: Bags,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV to write, a row a slide.")],
+    encoder: Annotated[str, typer.Option("--with", help="feather-conch-v1.5, feather-uni or feather-uni2-h.")],
+    weights: Annotated[str, typer.Option("--weights", help="File or folder of its weights, or `random`.")] = "",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto.")] = "auto",
+) -> None:
+    """One vector a slide by a pretrained slide encoder, from the tiles of the encoder it reads."""
+    from wsi_mil.encoders import build_slide_encoder, choose_device
+    from wsi_mil.stages import embed_slides
+
+    built = build_slide_encoder(encoder, weights_from=weights, device=choose_device(device))
+    _tell(embed_slides(paths, output, built))
+
+
 def _tell(rows: Iterable[Exchanged]) -> None:
     """A table of what became of each file; exit code 1 where one failed."""
     from rich.console import Console

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wsi_mil.encoders.network import NetworkEncoder, Transform
     from wsi_mil.encoders.offline import OfflineEncoder
     from wsi_mil.encoders.records import weights_folder
+    from wsi_mil.encoders.slide_encoder import SLIDE_ENCODERS, SlideEncoder, build_slide_encoder
 
 _HOME = {
     "CATALOGUE": "catalogue",
@@ -35,6 +36,9 @@ _HOME = {
     "save_golden": "golden",
     "NetworkEncoder": "network",
     "OfflineEncoder": "offline",
+    "SLIDE_ENCODERS": "slide_encoder",
+    "SlideEncoder": "slide_encoder",
+    "build_slide_encoder": "slide_encoder",
     "weights_folder": "records",
     "where_installed": "build",
     "Transform": "network",
@@ -43,14 +47,17 @@ _HOME = {
 
 __all__ = [
     "CATALOGUE",
+    "SLIDE_ENCODERS",
     "Comparison",
     "Encoder",
     "Entry",
     "Golden",
     "NetworkEncoder",
     "OfflineEncoder",
+    "SlideEncoder",
     "Transform",
     "build_encoder",
+    "build_slide_encoder",
     "choose_device",
     "compare",
     "embed",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsi_mil.stages.exchange import Exchanged as Exchanged
     from wsi_mil.stages.exchange import Help as Help
+    from wsi_mil.stages.exchange import embed_slides as embed_slides
     from wsi_mil.stages.exchange import export_bags as export_bags
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
@@ -35,6 +36,7 @@ STAGES = {
 _PLACES = {
     "Exchanged": "exchange",
     "Help": "exchange",
+    "embed_slides": "exchange",
     "export_bags": "exchange",
     "import_bags": "exchange",
     "verify_bags": "exchange",

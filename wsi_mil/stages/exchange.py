@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from wsi_mil import files
-from wsi_mil.bags import Given, bag_to_hdf5, export_bag, import_bag, read_bag, read_foreign, verify_bag
+from wsi_mil.bags import Given, bag_to_hdf5, cells, export_bag, import_bag, read_bag, read_foreign, verify_bag
 from wsi_mil.cohort import find_slides, read_table
-from wsi_mil.encoders import CATALOGUE
+from wsi_mil.encoders import CATALOGUE, SlideEncoder
 from wsi_mil.errors import BagError, CohortError, WsiMilError
 from wsi_mil.grid import SlideRef
 from wsi_mil.layout import id_problem, slide_id
@@ -92,6 +94,25 @@ def verify_bags(paths: Sequence[Path]) -> Iterator[Exchanged]:
             yield Exchanged(path, header.slide.id, "found", header.tiles, header.dim, what)
         except WsiMilError as error:
             yield Exchanged(path, path.stem, "failed", note=str(error))
+
+
+def embed_slides(paths: Sequence[Path], output: Path, encoder: SlideEncoder) -> Iterator[Exchanged]:
+    """One vector a slide by a slide encoder, as a CSV with a row a slide: slide, then the numbers."""
+    rows: dict[str, list[float]] = {}
+    for path in gathered(paths):
+        try:
+            bag = read_bag(path)
+            where = f"slide {bag.slide.id!r}"
+            keep = bag.usable
+            vector, _ = encoder.encode(bag.features[keep], cells(bag.grid)[keep], contract=bag.encoder, where=where)
+            rows[bag.slide.id] = vector.tolist()
+            yield Exchanged(path, bag.slide.id, "made", int(keep.sum()), len(vector), encoder.entry.name)
+        except WsiMilError as error:
+            yield Exchanged(path, path.stem, "failed", note=str(error))
+    if rows:
+        names = [f"e{number}" for number in range(encoder.entry.dim)]
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+        files.write_text(output, frame.to_csv(index_label="slide", float_format="%.7g"))
 
 
 def gathered(paths: Sequence[Path]) -> list[Path]:
