@@ -120,3 +120,14 @@ def test_from_a_file_to_vectors(name: str, tmp_path: Path, monkeypatch: pytest.M
     assert (contract.dim, contract.input_px, contract.pooling) == (row.dim, row.input_px, row.pooling)
     assert contract.crop == ("none" if side == cut else f"middle {cut} px")
     assert json.loads(contract.architecture)["model"] == row.architecture
+
+
+def test_the_page_shows_every_row_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text()
+    for row in CATALOGUE.values():
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{row.name}` |"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        told = [row.licence, row.commercial, {"yes": "gated", "no": "open"}.get(row.gated, "unknown"), row.saw_tcga]
+        known = ["?" if value == "unknown" else value for value in told]
+        size = f"{row.parameters / 1e6:,.0f}"
+        assert cells[1:] == [str(row.dim), row.pooling, size, row.scale, str(row.tile_px), *known, row.paper]
