@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import settings
 # Several test processes share the cores; set before any library starts its threads.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+# No test may read or write what this machine remembers of encoders.
+os.environ["WSI_MIL_WEIGHTS"] = os.path.join(tempfile.gettempdir(), f"wsi_mil-tests-{os.getpid()}", "weights")
 
 
 @pytest.fixture(scope="session")

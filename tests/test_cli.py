@@ -37,7 +37,7 @@ def test_help_names_every_stage_in_order() -> None:
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("command", [*STAGES, "run", "demo", "slide", "models", "config"])
+@pytest.mark.parametrize("command", [*STAGES, "run", "demo", "slide", "models", "encoders", "config"])
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0

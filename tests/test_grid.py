@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_mil.grid import EncoderContract, SlideRef, TileGrid, lay_grid
+from wsi_mil.grid import EncoderContract, SlideRef, TileGrid, lay_grid, split_grid
 
 
 def _ref(width: int, height: int, mpp: tuple[float, float]) -> SlideRef:
@@ -90,3 +90,21 @@ def test_licence_and_versions_are_shown_and_never_compared() -> None:
 def test_a_contract_survives_json() -> None:
     contract = _contract(versions={"torch": "2"})
     assert EncoderContract.from_dict(json.loads(json.dumps(contract.to_dict()))) == contract
+
+
+@pytest.mark.parametrize("covered", [1.0, 224 / 256])
+def test_parts_of_a_tile_lie_row_by_row_and_fill_what_is_seen(covered: float) -> None:
+    coords, extent, step = lay_grid(_ref(2000, 900, (0.499, 0.4571)), size_px=256, mpp=0.5)
+    tissue = np.linspace(0, 1, len(coords), dtype=np.float32)
+    grid = TileGrid(_ref(2000, 900, (0.499, 0.4571)), coords, tissue, 256, 0.5, extent, step)
+    parts = split_grid(grid, 16, covered=covered)
+    assert len(parts) == 256 * len(grid)
+    np.testing.assert_allclose(parts.extent_l0, np.array(extent) * covered / 16)
+    assert parts.size_px * parts.mpp == pytest.approx(256 * 0.5 * covered / 16)
+    first = parts.coords_l0[:256].reshape(16, 16, 2)
+    margin = np.array(extent) * (1 - covered) / 2
+    pitch = np.array(parts.extent_l0)
+    np.testing.assert_allclose(first[3, 5], margin + pitch * (5, 3), atol=0.5)
+    np.testing.assert_allclose(parts.coords_l0[256] - coords[1], margin, atol=0.5)
+    np.testing.assert_array_equal(parts.tissue[::256], tissue)
+    assert parts.step_l0 == parts.extent_l0

@@ -19,7 +19,7 @@ FLOORS = [
     {"training", "report", "viewer"},
     {"stages"},
     {"console"},
-    {"demo"},
+    {"demo", "commands"},
     {"cli"},
     {"__main__", "__init__"},
 ]

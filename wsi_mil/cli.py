@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wsi_mil import commands
 from wsi_mil.errors import ConfigError, WsiMilError
 from wsi_mil.stages import STAGES
 from wsi_mil.version import __version__
@@ -156,7 +157,11 @@ def run_all(
     if redo and redo not in STAGES:
         raise ConfigError(unknown("stage", redo, STAGES))
     again = list(STAGES)[list(STAGES).index(redo) :] if redo else []
-    _run(list(STAGES), load_study(study, settings or []), work, on=on, redo=again, dry=dry_run, shard="0/1")
+    told = load_study(study, settings or [])
+    # Without slides the bags are there already, and there is nothing to draw on.
+    pixels = ("tissue", "tile", "extract", "heatmap") if told.cohort.slides == "none" else ()
+    names = [name for name in STAGES if name not in pixels]
+    _run(names, told, work, on=on, redo=again, dry=dry_run, shard="0/1")
 
 
 @app.command("demo", rich_help_panel=LOOK_PANEL)
@@ -205,6 +210,10 @@ def models() -> None:
     from wsi_mil.console import show_models
 
     show_models(_console())
+
+
+app.command("encoders", rich_help_panel=LOOK_PANEL)(commands.encoders)
+app.add_typer(commands.bags, name="bags", rich_help_panel=LOOK_PANEL)
 
 
 @app.command("config", rich_help_panel=LOOK_PANEL)

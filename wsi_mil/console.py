@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -30,6 +31,9 @@ REASONS_SHOWN = 30
 
 PLAIN_LINE_EVERY_S = 5.0
 """In a log file (no terminal) a line at most this often: a Slurm log of 50,000 slides must stay readable."""
+
+SEEN = {"yes": "[yellow]yes[/]", "probably": "[yellow]probably[/]"}
+"""Whether an encoder was pretrained on TCGA, where that is a reason for care."""
 
 COLOURS = {"made": "green", "found": "cyan", "empty": "yellow", "failed": "red"}
 
@@ -190,6 +194,51 @@ def show_models(console: Console) -> None:
         for name, method in sorted(MODELS.items())
     ]
     show_table(rows, ("model", "spatial", "exact map", "cost in N tiles", "paper"), console)
+
+
+def show_encoders(console: Console) -> None:
+    """Every encoder of the catalogue with what decides between them, and whether its weights are here."""
+    from wsi_mil.encoders import CATALOGUE, weights_folder, where_installed
+
+    marks = {"yes": "gated", "no": "open", "unknown": "?"}
+    rows = [("offline", "476", "", "any", "any", "Apache-2.0", "yes", "open", "no", "yes")]
+    rows += [
+        (
+            row.name,
+            str(row.dim),
+            f"{row.parameters / 1e6:,.0f}",
+            row.scale.replace(" to ", "-").replace("0.", "."),
+            str(row.tile_px),
+            row.licence,
+            row.commercial,
+            marks[row.gated],
+            row.saw_tcga,
+            where_installed(row),
+        )
+        for row in CATALOGUE.values()
+    ]
+    widths = {"encoder": 13, "dim": 4, "M": 5, "um/px": 8, "tile": 4, "licence": 4, "for profit": 10, "access": 6}
+    widths |= {"saw TCGA": 8, "here": 4}
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for header, width in widths.items():
+        right = header in ("dim", "M", "tile")
+        table.add_column(header, justify="right" if right else "left", no_wrap=True, min_width=width)
+    for name, *cells in rows:
+        cells[-2] = SEEN.get(cells[-2], cells[-2])
+        table.add_row(f"[bold]{name}[/]", *("[dim]?[/]" if cell == "unknown" else cell for cell in cells))
+    console.print(table)
+    console.print(
+        "M: millions of parameters. tile: usual side in pixels at the finest scale. for profit: the licence allows it. "
+        "?: not known for certain.\n"
+        "Licences are pointers: read the model's card. Besides these: timm:NAME, and local:FOLDER as timm saves it.\n"
+        f"Weights folder: {escape(str(weights_folder()))}",
+        highlight=False,
+    )
+
+
+def show_check(facts: Iterable[tuple[str, object]], console: Console) -> None:
+    """What an encoder is."""
+    show_table(facts, ("contract", "value"), console)
 
 
 def _told(value: object) -> str:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from wsi_mil.geometry import extent_l0
 
+UNVERIFIED = "imported, unverified"
+"""Where the source of an imported bag does not say something, such as the scale of its slide."""
+
 
 class TileStatus(enum.IntEnum):
     """What became of a tile's pixels; one byte a tile in every bag."""
@@ -36,9 +39,9 @@ class SlideRef:
     size_l0: tuple[int, int]
     """Width and height in level-0 pixels."""
     mpp: tuple[float, float]
-    """Micrometres per level-0 pixel in x and y."""
+    """Micrometres per level-0 pixel in x and y; (0, 0) where nobody knows it, which only imported bags may say."""
     mpp_source: str
-    """Where the scale came from: "metadata", "cohort" or "flag"."""
+    """Where the scale came from: "metadata", "cohort", "flag", or UNVERIFIED."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class TileGrid:
     """Width and height of a tile in level-0 pixels, not rounded."""
     step_l0: tuple[float, float]
     """Distance between neighbours in level-0 pixels, not rounded; equal to the extent where tiles do not overlap."""
+    placed: bool = True
+    """Whether `coords_l0` are known; imported bags may lack them, and then no map and no neighbourhood exists."""
 
     def __len__(self) -> int:
         return len(self.coords_l0)
@@ -88,6 +93,24 @@ def lay_grid(
     return np.stack([grid_x.ravel(), grid_y.ravel()], axis=1), extent, step
 
 
+def split_grid(grid: TileGrid, side: int, *, covered: float = 1.0) -> TileGrid:
+    """The grid of `side` by `side` equal parts of every tile, tile by tile and row by row within a tile.
+
+    `covered` is the share of a tile's side, in its middle, that the parts fill. A part has a whole number of pixels,
+    and the scale at which that number fills it. Each part has its tile's share of tissue.
+    """
+    extent = np.asarray(grid.extent_l0)
+    pitch = extent * covered / side
+    rows, columns = np.divmod(np.arange(side * side), side)
+    places = np.stack([columns, rows], axis=1) * pitch + extent * (1 - covered) / 2
+    coords = np.rint(grid.coords_l0[:, None] + places[None]).astype(np.int64).reshape(-1, 2)
+    wide_px = grid.size_px * covered / side
+    size_px = max(1, round(wide_px))
+    pitch_l0 = (float(pitch[0]), float(pitch[1]))
+    tissue = np.repeat(grid.tissue, side * side)
+    return TileGrid(grid.slide, coords, tissue, size_px, grid.mpp * wide_px / size_px, pitch_l0, pitch_l0)
+
+
 def _count(size: int, step: float) -> int:
     """How many tiles start inside the slide: top left < size after rounding."""
     count = max(1, int(np.ceil(size / step)))
@@ -99,9 +122,10 @@ class EncoderContract:
     """Everything that decides which vector a tile becomes. Two contracts that differ make features that never mix."""
 
     name: str
-    revision: str
+    revision: str = field(compare=False)
+    """Under which the weights were published (a commit of a hub), or of an encoder's code, which is in the digest."""
     weights_digest: str
-    """SHA-256 of the weights, or of the constants of an encoder without weights."""
+    """SHA-256 of the weights, or of the constants and the revision of an encoder without weights; "" where unknown."""
     architecture: str
     """Name and arguments of the network, as JSON."""
     input_px: int
@@ -120,7 +144,14 @@ class EncoderContract:
     tile_mpp: float
     """Scale of the tiles that were encoded."""
     stain: str = "none"
+    source: str = field(default="", compare=False)
+    """Where the weights came from: a hub's repository, a file's name. The same weights from elsewhere are the same."""
+    trained_mpp: tuple[float, ...] = field(default=(), compare=False)
+    """Finest and coarsest micrometres per input pixel that the network was trained at; empty where it does not say."""
     licence: str = field(default="unknown", compare=False)
+    paper: str = field(default="", compare=False)
+    saw_tcga: str = field(default="unknown", compare=False)
+    """Whether slides of TCGA were among those it was pretrained on: "yes", "probably", "no" or "unknown"."""
     versions: dict[str, str] = field(default_factory=dict, compare=False)
     """Of the libraries that ran; shown, never compared."""
 
@@ -131,7 +162,8 @@ class EncoderContract:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> EncoderContract:
         """The contract back from `to_dict`, or from its JSON."""
-        return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+        tuples = {name: tuple(value.get(name, ())) for name in ("mean", "std", "trained_mpp")}
+        return cls(**{**value, **tuples})
 
     def difference(self, other: EncoderContract) -> list[str]:
         """Each compared field that differs, as "name: this -> other"; empty where features of both may mix."""

@@ -129,7 +129,30 @@ def test_a_nan_in_the_file_names_the_row(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["features"][3, 0] = np.nan
     with pytest.raises(BagError, match="row 3"):
+        verify_bag(path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["finite"]
+    with pytest.raises(BagError, match="row 3"):
         read_bag(path)
+
+
+@pytest.mark.parametrize("rows", [None, np.array([3, 1])])
+def test_what_was_checked_at_writing_is_not_looked_at_again(
+    path: Path, rows: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, tiles = [], len(some_bag())
+    monkeypatch.setattr("wsi_mil.bags.bag.first_not_finite", lambda features: looked.append(len(features)))
+    read_bag(path, rows=rows)
+    assert looked == []
+    verify_bag(path)
+    assert looked == [tiles]
+
+
+def test_a_bag_that_is_not_finite_is_not_written() -> None:
+    bag = some_bag()
+    bag.features[4, 1] = np.inf
+    with pytest.raises(BagError, match="'A1': row 4 of the features holds NaN or infinity"):
+        bag_to_hdf5(bag)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.9, 0.99])

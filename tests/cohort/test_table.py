@@ -130,3 +130,11 @@ def test_a_missing_table_and_an_empty_folder(tmp_path: Path) -> None:
         read_table(tmp_path / "none.csv")
     with pytest.raises(CohortError, match="no slides found"):
         read_cohort(None, slides=str(tmp_path))
+
+
+def test_a_study_of_bags_alone_needs_no_slides(tmp_path: Path) -> None:
+    (tmp_path / "cohort.csv").write_text("slide,label\nA1,x\nB2,y\n")
+    cohort = read_cohort(tmp_path / "cohort.csv", slides="none", labels=["label"])
+    assert list(cohort.frame["path"]) == ["", ""]
+    with pytest.raises(CohortError, match="no slides found in 'none'"):
+        read_cohort(None, slides="none")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsi_mil.bags.bag import Bag, cells
     from wsi_mil.bags.batch import Batch, collate
+    from wsi_mil.bags.export import LAYOUTS, export_bag
+    from wsi_mil.bags.foreign import ForeignBag, read_foreign
     from wsi_mil.bags.hdf5 import (
         BagHeader,
         bag_to_hdf5,
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         read_quality,
         verify_bag,
     )
+    from wsi_mil.bags.imported import Given, import_bag
     from wsi_mil.bags.store import BagWriter
 
 _HOME = {
@@ -34,19 +37,31 @@ _HOME = {
     "read_quality": "hdf5",
     "verify_bag": "hdf5",
     "BagWriter": "store",
+    "LAYOUTS": "export",
+    "export_bag": "export",
+    "ForeignBag": "foreign",
+    "read_foreign": "foreign",
+    "Given": "imported",
+    "import_bag": "imported",
 }
 """Which file each public name lives in; loaded when first used, since some of them need torch or h5py."""
 
 __all__ = [
+    "LAYOUTS",
     "Bag",
     "BagHeader",
     "BagWriter",
     "Batch",
+    "ForeignBag",
+    "Given",
     "bag_to_hdf5",
     "cells",
     "collate",
+    "export_bag",
     "grid_to_hdf5",
+    "import_bag",
     "read_bag",
+    "read_foreign",
     "read_grid",
     "read_header",
     "read_quality",

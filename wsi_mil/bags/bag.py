@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
@@ -35,8 +35,11 @@ class Bag:
     """A TileStatus a tile."""
     quality: dict[str, Float32[np.ndarray, "tile"]] = field(default_factory=dict)
     """Further measures a tile, by name (sharpness, pen, ...)."""
+    known_finite: InitVar[bool] = False
+    """Says that the features were checked before, when their file was written: looking at each costs more than reading
+    them."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_finite: bool) -> None:
         """Check what the annotations cannot say."""
         if self.grid.slide != self.slide:
             raise BagError(
@@ -49,7 +52,7 @@ class Bag:
                 "but must be float16 or float32 of shape (tile, dim)"
             )
         self._check_lengths()
-        row = first_not_finite(self.features)
+        row = None if known_finite else first_not_finite(self.features)
         if row is not None:
             raise BagError(f"bag of slide {self.slide.id!r}: row {row} of the features holds NaN or infinity")
 

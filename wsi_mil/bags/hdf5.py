@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
-from wsi_mil.bags.bag import Bag, features_digest
-from wsi_mil.bags.safe import attribute, dataset, opened
+from wsi_mil.bags.bag import Bag, features_digest, first_not_finite
+from wsi_mil.bags.safe import attribute, attributes, dataset, opened
 from wsi_mil.errors import BagError
 from wsi_mil.grid import EncoderContract, SlideRef, TileGrid
 from wsi_mil.version import __version__
@@ -48,6 +48,8 @@ class BagHeader:
     mpp: float
     extent_l0: tuple[float, float]
     step_l0: tuple[float, float]
+    placed: bool
+    """Whether the places of its tiles are known."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ def grid_to_hdf5(grid: TileGrid, *, attributes: Mapping[str, str | int | float] 
 def read_grid(path: Path) -> TileGrid:
     """The grid in a grid's or a bag's file; raises BagError where the file is broken, unsafe or not whole."""
     with opened(path) as file:
-        _check_complete(file, path)
-        return _grid(file, path)
+        values = attributes(file)
+        _check_complete(values, path)
+        return _grid(file, values, path)
 
 
 def bag_to_hdf5(bag: Bag) -> bytes:
@@ -93,11 +96,19 @@ def write_bag(
     status: UInt8[np.ndarray, "tile"],
     quality: Mapping[str, Float32[np.ndarray, "tile"]],
 ) -> None:
-    """Write a bag's file into an open binary file (in memory, or a guarded one on disk)."""
+    """Write a bag's file into an open binary file (in memory, or a guarded one on disk).
+
+    Raises BagError where a feature is not a finite number: it is checked here, once, and not at each reading.
+    """
     with h5py.File(target, "w") as file:
         features = file.create_dataset("features", shape=(len(grid), encoder.dim), dtype=rows.dtype)
         start = 0
         for block in rows.blocks:
+            row = first_not_finite(block)
+            if row is not None:
+                raise BagError(
+                    f"bag of slide {grid.slide.id!r}: row {start + row} of the features holds NaN or infinity"
+                )
             features[start : start + len(block)] = block
             start += len(block)
         _write_grid(file, grid, kind="bag")
@@ -109,6 +120,7 @@ def write_bag(
         file.attrs["encoder_revision"] = encoder.revision
         file.attrs["encoder_weights_digest"] = encoder.weights_digest
         file.attrs["dim"] = encoder.dim
+        file.attrs["finite"] = 1
         file.attrs["features_digest"] = features_digest(grid.coords_l0, iter(rows.blocks), dtype=rows.dtype)
         file.attrs["complete"] = 1
 
@@ -116,34 +128,42 @@ def write_bag(
 def read_header(path: Path) -> BagHeader:
     """What a bag's file says of itself, in about a millisecond; features are not read."""
     with opened(path) as file:
-        return _header(file, path)
+        return _header(attributes(file), path)
 
 
 def read_bag(path: Path, *, rows: NDArray[Any] | None = None) -> Bag:
     """The bag in a file, or only some rows of it (index or mask; their order is kept).
 
-    Raises BagError where the file is broken, unsafe or not whole, or where a row read is not finite. The digest is not
-    checked here, since that costs more than the reading: see `verify_bag`.
+    Raises BagError where the file is broken, unsafe or not whole. That each number is finite was checked when the file
+    was written; that and the digest are checked again by `verify_bag`, since it costs more than the reading.
     """
+    return _read_bag(path, rows=rows, known_finite=None)
+
+
+def _read_bag(path: Path, *, rows: NDArray[Any] | None, known_finite: bool | None) -> Bag:
+    """`known_finite` None believes the file, which says nothing where an older version wrote it."""
     with opened(path) as file:
-        header = _header(file, path)
-        grid = _grid(file, path)
+        values = attributes(file)
+        header = _header(values, path)
+        grid = _grid(file, values, path)
         kinds = ("float16", "float32")
         stored = dataset(file, "features", path=path, kinds=kinds, shape=(len(grid), header.dim))
         features = _rows(path, stored, rows)
+        finite = bool(values.get("finite", 0)) if known_finite is None else known_finite
         status = dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()]
         quality = _quality(file, path)
     if rows is not None:
         grid, status = grid.take(rows), status[rows]
         quality = {name: values[rows] for name, values in quality.items()}
-    return Bag(slide=grid.slide, features=features, grid=grid, encoder=header.encoder, status=status, quality=quality)
+    return Bag(grid.slide, features, grid, header.encoder, status, quality, known_finite=finite)
 
 
 def read_quality(path: Path) -> tuple[TileGrid, UInt8[np.ndarray, "tile"], dict[str, Float32[np.ndarray, "tile"]]]:
     """Grid, status and measures of a bag's tiles; features are not read. A bag without measures gives none."""
     with opened(path) as file:
-        _check_complete(file, path)
-        grid = _grid(file, path)
+        values = attributes(file)
+        _header(values, path)
+        grid = _grid(file, values, path)
         return grid, dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()], _quality(file, path)
 
 
@@ -154,9 +174,12 @@ def _quality(file: h5py.File, path: Path) -> dict[str, Float32[np.ndarray, "tile
 
 
 def verify_bag(path: Path) -> BagHeader:
-    """Read everything and compare the digest; raises BagError where a bit of features or coords is not as written."""
+    """Read everything, look at each number and compare the digest.
+
+    Raises BagError where a feature is not finite, or a bit of features or coords is not as written.
+    """
     header = read_header(path)
-    digest = read_bag(path).digest
+    digest = _read_bag(path, rows=None, known_finite=False).digest
     if digest != header.digest:
         raise BagError(
             f"{path}: the features have changed since they were written (digest {digest[:12]}, "
@@ -169,9 +192,13 @@ def _rows(path: Path, stored: h5py.Dataset, rows: NDArray[Any] | None) -> NDArra
     """All or some rows, straight from the file's bytes: HDF5's own selections are ten times slower."""
     if stored.size == 0:
         return np.empty(stored.shape, stored.dtype)
+    if rows is None:
+        # One read into its own memory: a map would fault in every page and then be copied.
+        whole = np.fromfile(path, stored.dtype, count=stored.size, offset=stored.id.get_offset())
+        return whole.reshape(stored.shape).astype(stored.dtype.newbyteorder("="), copy=False)
     # A map that is kept would hold a file handle a bag, and cohorts have thousands; so copy and let go.
     mapped = np.memmap(path, mode="r", dtype=stored.dtype, shape=stored.shape, offset=stored.id.get_offset())
-    return np.array(mapped if rows is None else mapped[rows], dtype=stored.dtype.newbyteorder("="))
+    return np.array(mapped[rows], dtype=stored.dtype.newbyteorder("="))
 
 
 def _write_grid(file: h5py.File, grid: TileGrid, *, kind: str) -> None:
@@ -192,6 +219,7 @@ def _write_grid(file: h5py.File, grid: TileGrid, *, kind: str) -> None:
         "tile_extent_l0": np.asarray(grid.extent_l0),
         "tile_step_l0": np.asarray(grid.step_l0),
         "tiles": len(grid),
+        "placed": int(grid.placed),
     }
     file.attrs.update(values)
     coords = file.create_dataset("coords", data=grid.coords_l0.astype(np.int64))
@@ -213,56 +241,67 @@ def _peer_attributes(grid: TileGrid) -> dict[str, Any]:
         "downsampled_level_dim": np.asarray([width, height]),
         "level0_width": width,
         "level0_height": height,
-        "level0_magnification": max(1, round(10 / grid.slide.mpp[0])),
-        "target_magnification": max(1, round(10 / grid.mpp)),
+        "level0_magnification": magnification(grid.slide.mpp[0]),
+        "target_magnification": magnification(grid.mpp),
         "overlap": round(grid.size_px * (1 - float(shares[0]))),
     }
 
 
-def _check_complete(file: h5py.File, path: Path) -> None:
-    if not str(file.attrs.get("format", "")).startswith("wsi_mil "):
+def magnification(mpp: float) -> int:
+    """The nominal magnification of a scale, at least 1; 0 where the scale is unknown."""
+    return max(1, round(10 / mpp)) if mpp else 0
+
+
+def _check_complete(values: Mapping[str, Any], path: Path) -> None:
+    if not str(values.get("format", "")).startswith("wsi_mil "):
         raise BagError(f"{path}: not one of our grids or bags; import it as a foreign bag")
-    if attribute(file, "format_version", int, path=path) > FORMAT_VERSION:
+    if attribute(values, "format_version", int, path=path) > FORMAT_VERSION:
         raise BagError(f"{path}: written by a newer wsi_mil than {__version__}; update the package")
-    if int(file.attrs.get("complete", 0)) != 1:
+    if int(values.get("complete", 0)) != 1:
         raise BagError(f"{path}: not written to its end; remove it and run its stage again")
 
 
-def _grid(file: h5py.File, path: Path) -> TileGrid:
-    tiles = attribute(file, "tiles", int, path=path)
+def _grid(file: h5py.File, values: Mapping[str, Any], path: Path) -> TileGrid:
+    tiles = attribute(values, "tiles", int, path=path)
     return TileGrid(
-        slide=_slide(file, path),
+        slide=_slide(values, path),
         coords_l0=dataset(file, "coords", path=path, kinds=("int64",), shape=(tiles, 2))[()],
         tissue=dataset(file, "tissue", path=path, kinds=("float32",), shape=(tiles,))[()],
-        size_px=attribute(file, "tile_size_px", int, path=path),
-        mpp=attribute(file, "tile_mpp_requested", float, path=path),
-        extent_l0=attribute(file, "tile_extent_l0", tuple, path=path),
-        step_l0=attribute(file, "tile_step_l0", tuple, path=path),
+        size_px=attribute(values, "tile_size_px", int, path=path),
+        mpp=attribute(values, "tile_mpp_requested", float, path=path),
+        extent_l0=attribute(values, "tile_extent_l0", tuple, path=path),
+        step_l0=attribute(values, "tile_step_l0", tuple, path=path),
+        placed=_placed(values),
     )
 
 
-def _slide(file: h5py.File, path: Path) -> SlideRef:
+def _placed(values: Mapping[str, Any]) -> bool:
+    return bool(values.get("placed", 1))
+
+
+def _slide(values: Mapping[str, Any], path: Path) -> SlideRef:
     return SlideRef(
-        id=attribute(file, "slide", str, path=path),
-        fingerprint=attribute(file, "slide_fingerprint", str, path=path),
-        size_l0=attribute(file, "slide_size_l0", tuple, path=path),
-        mpp=attribute(file, "slide_mpp", tuple, path=path),
-        mpp_source=attribute(file, "slide_mpp_source", str, path=path),
+        id=attribute(values, "slide", str, path=path),
+        fingerprint=attribute(values, "slide_fingerprint", str, path=path),
+        size_l0=attribute(values, "slide_size_l0", tuple, path=path),
+        mpp=attribute(values, "slide_mpp", tuple, path=path),
+        mpp_source=attribute(values, "slide_mpp_source", str, path=path),
     )
 
 
-def _header(file: h5py.File, path: Path) -> BagHeader:
-    _check_complete(file, path)
-    if attribute(file, "format", str, path=path) != "wsi_mil bag":
+def _header(values: Mapping[str, Any], path: Path) -> BagHeader:
+    _check_complete(values, path)
+    if attribute(values, "format", str, path=path) != "wsi_mil bag":
         raise BagError(f"{path}: a grid without features, where a bag was expected; run extract first")
     return BagHeader(
-        slide=_slide(file, path),
-        encoder=EncoderContract.from_dict(json.loads(attribute(file, "encoder", str, path=path))),
-        tiles=attribute(file, "tiles", int, path=path),
-        dim=attribute(file, "dim", int, path=path),
-        digest=attribute(file, "features_digest", str, path=path),
-        size_px=attribute(file, "tile_size_px", int, path=path),
-        mpp=attribute(file, "tile_mpp_requested", float, path=path),
-        extent_l0=attribute(file, "tile_extent_l0", tuple, path=path),
-        step_l0=attribute(file, "tile_step_l0", tuple, path=path),
+        slide=_slide(values, path),
+        encoder=EncoderContract.from_dict(json.loads(attribute(values, "encoder", str, path=path))),
+        tiles=attribute(values, "tiles", int, path=path),
+        dim=attribute(values, "dim", int, path=path),
+        digest=attribute(values, "features_digest", str, path=path),
+        size_px=attribute(values, "tile_size_px", int, path=path),
+        mpp=attribute(values, "tile_mpp_requested", float, path=path),
+        extent_l0=attribute(values, "tile_extent_l0", tuple, path=path),
+        step_l0=attribute(values, "tile_step_l0", tuple, path=path),
+        placed=_placed(values),
     )

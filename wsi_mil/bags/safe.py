@@ -8,7 +8,7 @@ refused.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,16 @@ def dataset(file: h5py.File, name: str, *, path: Path, kinds: tuple[str, ...], s
     return item
 
 
-def attribute(file: h5py.File, name: str, kind: type, *, path: Path) -> Any:
+def attributes(file: h5py.File) -> dict[str, Any]:
+    """All attributes of the file, each read once: asking HDF5 for one costs more than a thousand features."""
+    return {name: file.attrs[name] for name in file.attrs}
+
+
+def attribute(values: Mapping[str, Any], name: str, kind: type, *, path: Path) -> Any:
     """An attribute of the file as a Python value of a kind (int, float, str or tuple of numbers)."""
-    if name not in file.attrs:
+    if name not in values:
         raise BagError(f"{path}: attribute {name!r} is missing: not one of our files, or made by another version")
-    value = file.attrs[name]
+    value = values[name]
     if kind is tuple:
         return tuple(np.asarray(value).tolist())
     return kind(value)

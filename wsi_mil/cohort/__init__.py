@@ -8,14 +8,18 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.splits import ROLES as ROLES
     from wsi_mil.cohort.splits import check_folds as check_folds
     from wsi_mil.cohort.splits import make_folds as make_folds
+    from wsi_mil.cohort.table import NO_SLIDES as NO_SLIDES
     from wsi_mil.cohort.table import SLIDE_SUFFIXES as SLIDE_SUFFIXES
     from wsi_mil.cohort.table import Cohort as Cohort
+    from wsi_mil.cohort.table import find_slides as find_slides
     from wsi_mil.cohort.table import read_cohort as read_cohort
     from wsi_mil.cohort.table import read_table as read_table
 
 _PLACES = {
     "Cohort": "table",
     "SLIDE_SUFFIXES": "table",
+    "NO_SLIDES": "table",
+    "find_slides": "table",
     "read_cohort": "table",
     "read_table": "table",
     "ROLES": "splits",

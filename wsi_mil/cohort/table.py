@@ -25,6 +25,9 @@ SLIDE_SUFFIXES = (
 
 MAX_FAULTS_SHOWN = 40
 
+NO_SLIDES = "none"
+"""In place of a folder of slides: the study has bags of another program and no pixels."""
+
 FIXED_COLUMNS = ("slide", "path", "patient", "site", "mpp")
 
 
@@ -95,13 +98,14 @@ def read_cohort(
     """Read and check a cohort; without a table, one row for each slide file found.
 
     `slides` is a folder (searched one level deep and below) or a glob pattern. A row without a `path` is matched to
-    the file with its name. `labels` are the columns that must be there; a label outside `classes` (where given) is a
-    fault. With `label_of="patient"`, two labels of one patient are a fault. A slide without a label is a fault unless
-    `missing_labels="predict"`: then it takes no part in the folds and is predicted by all of them.
+    the file with its name; with `slides="none"` no row has one. `labels` are the columns that must be there; a label
+    outside `classes` (where given) is a fault. With `label_of="patient"`, two labels of one patient are a fault. A
+    slide without a label is a fault unless `missing_labels="predict"`: then it takes no part in the folds and is
+    predicted by all of them.
     Raises CohortError that lists every fault with its row number.
     """
     faults: list[str] = []
-    files = _find(slides)
+    files = [] if slides == NO_SLIDES else find_slides(slides)
     if table is None:
         frame = pd.DataFrame({"slide": sorted({slide_id(path) for path in files})}, dtype=str)
         if frame.empty:
@@ -118,7 +122,8 @@ def read_cohort(
         faults.append(f"no column {patient!r} for patients{suggestion(patient, frame.columns)}")
     frame["site"] = frame["site"] if "site" in frame.columns else ""
     faults += _id_faults(frame)
-    faults += _place(frame, files, table)
+    faults += _place(frame, files, table) if slides != NO_SLIDES else []
+    frame["path"] = frame["path"] if slides != NO_SLIDES else ""
     faults += _scale(frame)
     faults += _label_faults(frame, labels, label_of=label_of, classes=classes)
     if missing_labels == "fault":
@@ -131,7 +136,8 @@ def read_cohort(
     return Cohort(frame[first].reset_index(drop=True))
 
 
-def _find(slides: str) -> list[Path]:
+def find_slides(slides: str) -> list[Path]:
+    """The files of a folder of slides, or of a pattern; none where that is empty."""
     if not slides:
         return []
     root = Path(slides)

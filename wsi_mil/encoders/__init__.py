@@ -6,38 +6,77 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsi_mil.encoders.catalogue import ENCODERS, build_encoder
+    from wsi_mil.encoders.build import build_encoder, entry_of, from_entry, module_encoder, where_installed
+    from wsi_mil.encoders.catalogue import CATALOGUE
     from wsi_mil.encoders.device import choose_device, limit_threads
     from wsi_mil.encoders.encoder import Encoder
+    from wsi_mil.encoders.entry import Entry
+    from wsi_mil.encoders.golden import Comparison, Golden, compare, embed, golden_of, load_golden, save_golden
     from wsi_mil.encoders.macenko import StainMap, draw_jitter, fit_macenko
+    from wsi_mil.encoders.network import NetworkEncoder, Transform
     from wsi_mil.encoders.offline import OfflineEncoder
-    from wsi_mil.encoders.timm_hub import TimmEncoder
+    from wsi_mil.encoders.records import weights_folder
+    from wsi_mil.encoders.slide_encoder import SLIDE_ENCODERS, SlideEncoder, build_slide_encoder
 
 _HOME = {
-    "ENCODERS": "catalogue",
-    "build_encoder": "catalogue",
+    "CATALOGUE": "catalogue",
+    "build_encoder": "build",
+    "entry_of": "build",
+    "from_entry": "build",
+    "module_encoder": "build",
     "choose_device": "device",
     "limit_threads": "device",
     "Encoder": "encoder",
     "StainMap": "macenko",
     "draw_jitter": "macenko",
     "fit_macenko": "macenko",
+    "Entry": "entry",
+    "Comparison": "golden",
+    "Golden": "golden",
+    "compare": "golden",
+    "embed": "golden",
+    "golden_of": "golden",
+    "load_golden": "golden",
+    "save_golden": "golden",
+    "NetworkEncoder": "network",
     "OfflineEncoder": "offline",
-    "TimmEncoder": "timm_hub",
+    "SLIDE_ENCODERS": "slide_encoder",
+    "SlideEncoder": "slide_encoder",
+    "build_slide_encoder": "slide_encoder",
+    "weights_folder": "records",
+    "where_installed": "build",
+    "Transform": "network",
 }
 """Which file each public name lives in; loaded when first used, since all of them need torch."""
 
 __all__ = [
-    "ENCODERS",
+    "CATALOGUE",
+    "SLIDE_ENCODERS",
+    "Comparison",
     "Encoder",
+    "Entry",
+    "Golden",
+    "NetworkEncoder",
     "OfflineEncoder",
     "StainMap",
-    "TimmEncoder",
+    "SlideEncoder",
+    "Transform",
     "build_encoder",
+    "build_slide_encoder",
     "choose_device",
+    "compare",
     "draw_jitter",
+    "embed",
+    "entry_of",
     "fit_macenko",
+    "from_entry",
+    "golden_of",
     "limit_threads",
+    "load_golden",
+    "module_encoder",
+    "save_golden",
+    "weights_folder",
+    "where_installed",
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from wsi_mil.errors import EncoderError
 from wsi_mil.grid import EncoderContract
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Arithmetic of the forward pass, by name."""
 
 
@@ -30,6 +30,13 @@ class Encoder(ABC):
             )
         self.contract = contract
         self.device = torch.device(device)
+        self.tokens = 1
+        """Vectors a tile: more than one where the parts of a tile have one each, row by row."""
+
+    @property
+    def covered(self) -> float:
+        """Share of the side of a tile that its vectors see, in the middle."""
+        return 1.0
 
     @property
     def name(self) -> str:
@@ -42,10 +49,13 @@ class Encoder(ABC):
         return self.contract.dim
 
     @final
-    def encode(self, pixels: UInt8[np.ndarray, "tile size size 3"]) -> Float32[np.ndarray, "tile dim"]:
-        """One vector for each RGB tile of `contract.tile_px` pixels a side.
+    def encode(
+        self, pixels: UInt8[np.ndarray, "tile size size 3"], *, finite: bool = True
+    ) -> Float32[np.ndarray, "row dim"]:
+        """One vector for each RGB tile of `contract.tile_px` pixels a side; `tokens` for each, tile by tile.
 
-        Raises EncoderError where the tiles have another size, and, naming the row, where a vector is not finite.
+        Raises EncoderError where the tiles have another size, and, naming the row, where a vector is not finite: that
+        is left to the caller with `finite` False, who knows the tile.
         """
         wanted = self.contract.tile_px
         if pixels.ndim != 4 or pixels.shape[1:] != (wanted, wanted, 3):
@@ -60,11 +70,10 @@ class Encoder(ABC):
         with torch.inference_mode():
             vectors = self._forward(tiles.to(self.device, non_blocking=True))
         features = vectors.float().cpu().numpy()
-        bad = ~np.isfinite(features).all(axis=1)
+        bad = ~np.isfinite(features).all(axis=1) if finite else np.zeros(1, dtype=bool)
         if bad.any():
-            raise EncoderError(
-                f"encoder {self.name!r} gave NaN or infinity for row {int(bad.argmax())} of {len(pixels)} tiles"
-            )
+            tile = int(bad.argmax()) // self.tokens
+            raise EncoderError(f"encoder {self.name!r} gave NaN or infinity for row {tile} of {len(pixels)} tiles")
         return np.ascontiguousarray(features, dtype=np.float32)
 
     @abstractmethod

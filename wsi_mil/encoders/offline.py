@@ -52,7 +52,7 @@ class OfflineEncoder(Encoder):
             name=NAME,
             revision=REVISION,
             weights_digest=files.digest_json(
-                [scales.CENTRES.split(), scales.SCALES.split(), stain.unmixing(), BOUND, descriptor.WORK_PX]
+                [REVISION, scales.CENTRES.split(), scales.SCALES.split(), stain.unmixing(), BOUND, descriptor.WORK_PX]
             ),
             architecture='{"name": "stain-and-texture descriptor"}',
             input_px=descriptor.working_px(tile_px),
@@ -66,7 +66,9 @@ class OfflineEncoder(Encoder):
             tile_px=tile_px,
             tile_mpp=tile_mpp,
             stain="none",
+            source="built in",
             licence="Apache-2.0",
+            saw_tcga="no",
             versions={"torch": torch.__version__, "numpy": np.__version__},
         )
         super().__init__(contract, device=device)

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.stages.exchange import Exchanged as Exchanged
+    from wsi_mil.stages.exchange import Help as Help
+    from wsi_mil.stages.exchange import embed_slides as embed_slides
+    from wsi_mil.stages.exchange import export_bags as export_bags
+    from wsi_mil.stages.exchange import import_bags as import_bags
+    from wsi_mil.stages.exchange import verify_bags as verify_bags
     from wsi_mil.stages.runner import Plan as Plan
     from wsi_mil.stages.runner import plan as plan
     from wsi_mil.stages.runner import run as run
@@ -28,6 +34,12 @@ STAGES = {
 """Every stage in the order they run, with the first line of its docstring (held to it by a test)."""
 
 _PLACES = {
+    "Exchanged": "exchange",
+    "Help": "exchange",
+    "embed_slides": "exchange",
+    "export_bags": "exchange",
+    "import_bags": "exchange",
+    "verify_bags": "exchange",
     "Outcome": "stage",
     "Plan": "runner",
     "plan": "runner",

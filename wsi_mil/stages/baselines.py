@@ -34,7 +34,7 @@ class SlideNumbers:
 
     by_baseline: dict[str, NDArray[np.float64]]
     tile_rgb: NDArray[np.float32]
-    """tile 6: RGB mean and standard deviation of each usable tile."""
+    """tile 6: RGB mean and standard deviation of each usable tile; tile 0 where the bag has none."""
 
 
 def numbers_of(bag: Bag) -> SlideNumbers:
@@ -42,18 +42,16 @@ def numbers_of(bag: Bag) -> SlideNumbers:
     keep = bag.usable
     features = np.asarray(bag.features)[keep]
     statistics = bag_statistics(features)
-    rgb = np.stack([bag.quality[name][keep] for name in COLOURS], axis=1)
-    means = rgb.mean(axis=0, dtype=np.float64)
-    return SlideNumbers(
-        {
-            "layout of the tiles": layout_statistics(bag.grid.coords_l0[keep]),
-            "mean colour": means[:3],
-            "colour mean and spread": means,
-            "mean of features": statistics[: features.shape[1]],
-            "bag statistics": statistics,
-        },
-        rgb,
-    )
+    found = {"mean of features": statistics[: features.shape[1]], "bag statistics": statistics}
+    if bag.grid.placed:
+        found["layout of the tiles"] = layout_statistics(bag.grid.coords_l0[keep])
+    # Bags of other programs have no colours.
+    known = [name for name in COLOURS if name in bag.quality]
+    rgb = np.stack([bag.quality[name][keep] for name in known], axis=1) if known else np.zeros((keep.sum(), 0), "f4")
+    if known:
+        means = rgb.mean(axis=0, dtype=np.float64)
+        found |= {"mean colour": means[:3], "colour mean and spread": means}
+    return SlideNumbers(found, rgb)
 
 
 def run_baselines(
@@ -77,6 +75,8 @@ def run_baselines(
         folds.append(Fold(**by_role))
     found = {}
     for name in BASELINES:
+        if any(name not in numbers[slide].by_baseline for slide in slides):
+            continue
         matrix = np.stack([numbers[slide].by_baseline[name] for slide in slides])
         try:
             found[name] = out_of_fold_logistic(matrix, truth, folds)

@@ -167,6 +167,8 @@ def _colour_only(
     numbers: SlideNumbers, baselines: dict[str, Any], folds: list[int], keep: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """Scores of tiles that know nothing but their colour."""
+    if not numbers.tile_rgb.shape[1]:
+        return {}
     found: dict[str, NDArray[Any]] = {"darkness": -numbers.tile_rgb[:, :3].mean(axis=1)[keep]}
     if "colour mean and spread" in baselines:
         found["colour, logistic regression"] = colour_scores(baselines["colour mean and spread"], numbers, folds)[keep]

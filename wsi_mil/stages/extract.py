@@ -23,6 +23,7 @@ from wsi_mil.stages import ledger
 from wsi_mil.stages.quality import Quality, counts, judge, left_out
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.stains import stain_map
+from wsi_mil.stages.tokens import bag_rows
 from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import MEASURES, measure_tiles
 
@@ -33,11 +34,17 @@ class Extract(Stage):
     name: ClassVar[str] = "extract"
 
     encoder: str = "offline"
-    """offline (embedded, no weights), or timm:MODEL."""
+    """offline (embedded, no weights), a name that `wsi-mil encoders` lists, timm:MODEL, or local:FOLDER."""
     weights: Literal["", "random"] | StudyPath = Field(default="", union_mode="left_to_right")
-    """File of the encoder's weights (safetensors, or a state dict), or `random` for an untrained network."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    """File or folder of the encoder's weights (safetensors, or a state dict), or `random` for an untrained network;
+    empty takes them from the weights folder of this machine, else from the hub."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the encoder; it changes features slightly, so it is part of what a bag is."""
+    pooling: Literal["", "cls", "mean", "cls+mean", "tokens"] = ""
+    """How a vision transformer's tokens become vectors, where not as the encoder's row says; `tokens` makes every patch
+    of the network an instance of the bag, for maps as fine as its patches."""
+    any_scale: bool = False
+    """Take tiles at a scale that the encoder was not trained at."""
     stain: Literal["none", "macenko"] = "none"
     """Bring each slide's stains to one reference before encoding. Encoders trained on many laboratories do not need it,
     and lose by it where its estimate fails; an encoder of natural images may gain."""
@@ -55,8 +62,9 @@ class Extract(Stage):
         return ("tile",)
 
     def folder(self, work: Work) -> Path:
-        """extract/<encoder>."""
-        return work.root / self.name / folder_name(self.encoder)
+        """extract/<encoder>, with the pooling where one is asked for."""
+        name = self.encoder.rpartition("/")[2] if self.encoder.startswith("local:") else self.encoder
+        return work.root / self.name / folder_name(f"{name}-{self.pooling}" if self.pooling else name)
 
     def items(self, work: Work) -> list[Item]:
         """The slides."""
@@ -69,7 +77,9 @@ class Extract(Stage):
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The grid, and the file of weights."""
         grid = files.digest_file(ledger.require("tile", item.name, work))
-        return [grid, repr(item.mpp), *([_digest_of(self.weights)] if isinstance(self.weights, Path) else [])]
+        given = [self.weights] if isinstance(self.weights, Path) else []
+        given += [Path(self.encoder.removeprefix("local:"))] if self.encoder.startswith("local:") else []
+        return [grid, repr(item.mpp), *(_digest_of(path) for path in given)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Read, encode and write the tiles, a batch at a time."""
@@ -82,8 +92,9 @@ class Extract(Stage):
                     f"the slide {item.path!r} is not the one its tiles were laid on: run tissue and tile again"
                 )
             stain = stain_map(slide, grid, stain=self.stain, jitter=self.stain_jitter, seed=self.stain_seed)
+            rows = bag_rows(grid, encoder)
             writer = BagWriter(
-                grid,
+                rows.grid,
                 # The jitter is no part of the contract: jittered bags are meant to lie beside the others.
                 replace(encoder.contract, stain=self.stain),
                 dim=encoder.dim,
@@ -96,12 +107,14 @@ class Extract(Stage):
                 batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers)
                 for batch in batches:
                     before = time.perf_counter()
-                    features = encoder.encode(stain.apply(batch.pixels) if stain else batch.pixels)
+                    # The writer checks each vector, and names slide and tile.
+                    features = encoder.encode(stain.apply(batch.pixels) if stain else batch.pixels, finite=False)
                     encoding += time.perf_counter() - before
-                    writer.put(batch.index, features, batch.status, quality=measure_tiles(batch.pixels))
+                    measured = {name: rows.spread(one) for name, one in measure_tiles(batch.pixels).items()}
+                    writer.put(rows.of(batch.index), features, rows.spread(batch.status), quality=measured)
                     done += len(batch.index)
                     tick(done, len(grid))
-                facts = self._judge(writer)
+                facts = self._judge(writer, rows.per_tile)
                 writer.save(draft)
         seconds = time.perf_counter() - start
         return {
@@ -111,8 +124,11 @@ class Extract(Stage):
             "encoder_share": round(encoding / seconds, 3),
         }
 
-    def _judge(self, writer: BagWriter) -> dict[str, Any]:
-        """Mark the tiles that are left out, and count all faults. Raises EmptyItem where no tile is left."""
+    def _judge(self, writer: BagWriter, per_tile: int) -> dict[str, Any]:
+        """Mark the tiles that are left out, and count all faults. Raises EmptyItem where no tile is left.
+
+        `per_tile` rows of the bag are one tile.
+        """
         faults = judge(self.quality, writer.quality, writer.status)
         out = left_out(self.quality, faults)
         writer.exclude(out)
@@ -120,9 +136,9 @@ class Extract(Stage):
             told = ", ".join(f"{name} {int(faults[name].sum())}" for name in self.quality.exclude)
             raise EmptyItem(f"all {len(out)} tiles are left out for their quality ({told}): see extract.quality")
         return {
-            "unreadable": int((writer.status == TileStatus.UNREADABLE).sum()),
-            "left_out": int(out.sum()),
-            "faults": counts(faults),
+            "unreadable": int((writer.status == TileStatus.UNREADABLE).sum()) // per_tile,
+            "left_out": int(out.sum()) // per_tile,
+            "faults": {name: count // per_tile for name, count in counts(faults).items()},
         }
 
     def load_encoder(self, work: Work) -> encoders.Encoder:
@@ -130,17 +146,29 @@ class Extract(Stage):
         runtime, tile = work.study.runtime, work.study.tile
         encoders.limit_threads(runtime.threads or cores())
         device = encoders.choose_device(runtime.device)
-        return _encoder(self.encoder, str(self.weights), self.precision, tile.size_px, tile.mpp, device)
+        how = (self.precision, self.pooling, self.any_scale, runtime.compile)
+        return _encoder(self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
 
 
 @lru_cache(maxsize=1)
-def _encoder(name: str, weights: str, precision: str, size_px: int, mpp: float, device: str) -> encoders.Encoder:
+def _encoder(
+    name: str, weights: str, how: tuple[str, str, bool, bool], size_px: int, mpp: float, device: str
+) -> encoders.Encoder:
+    precision, pooling, any_scale, compiled = how
     return encoders.build_encoder(
-        name, tile_px=size_px, tile_mpp=mpp, precision=precision, weights=weights or None, device=device
-    )
+        name, tile_px=size_px, tile_mpp=mpp, precision=precision, weights=weights or None, device=device,
+        pooling=pooling, any_scale=any_scale, compiled=compiled,
+    )  # fmt: skip
 
 
 def _digest_of(path: Path) -> str:
     if not path.exists():
         raise StageError(f"extract.weights {str(path)!r} does not exist")
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    return files.digest(*(_file_digest(one, one.stat().st_mtime_ns) for one in inside if one.is_file()))
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, changed_ns: int) -> str:
+    """Once a process, since every slide asks and weights have gigabytes."""
     return files.digest_file(path)

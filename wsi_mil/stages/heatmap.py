@@ -11,11 +11,11 @@ import pandas as pd
 from pydantic import Field
 
 from wsi_mil import files, training
-from wsi_mil.bags import Bag
+from wsi_mil.bags import Bag, BagHeader
 from wsi_mil.errors import EmptyItem, StageError
 from wsi_mil.heatmaps import Heatmap, heatmap_to_geojson, heatmap_to_hdf5, overlay
 from wsi_mil.stages import ledger
-from wsi_mil.stages.features import digests_of
+from wsi_mil.stages.features import digests_of, header_of
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label
 from wsi_mil.stages.trained import (
@@ -72,6 +72,7 @@ class HeatmapStage(Stage):
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The bag, the models and the slide's rows of the predictions."""
         bag = ledger.require("extract", item.name, work)
+        _check_drawable(item, header_of(bag))
         rows = self._rows(item, work)
         models = self._models(rows, item, work)
         outline = ledger.require("tissue", item.name, work)
@@ -142,6 +143,16 @@ class HeatmapStage(Stage):
 
     def _cut(self, work: Work) -> bool:
         return work.study.tissue.method != "none"
+
+
+def _check_drawable(item: Item, header: BagHeader) -> None:
+    """Raise EmptyItem where there is nothing to draw on, or nobody knows where."""
+    if not header.placed:
+        raise EmptyItem("its bag was imported without coordinates: it is predicted, but has no map")
+    if not all(header.slide.mpp):
+        raise EmptyItem("its bag was imported without a scale: import it again with the slide or a table of mpp")
+    if not item.path:
+        raise EmptyItem("there is no slide to draw on (cohort.slides is none)")
 
 
 def _heatmap(bag: Bag, said: Answer, model: str) -> Heatmap:

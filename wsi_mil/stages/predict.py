@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,13 +15,19 @@ from wsi_mil import files, training
 from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
-from wsi_mil.stages.features import bags_of, digests_of
+from wsi_mil.stages.features import bags_of, digests_of, header_of
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
 from wsi_mil.stages.trained import TrainedModel, answer, hashes, read_checked_bag, speakers, trained_models
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
+
+
+logger = logging.getLogger("wsi_mil")
+
+TCGA_BARCODE = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
+"""How the names of TCGA's slides begin."""
 
 
 class Predict(Stage):
@@ -79,10 +87,29 @@ class Predict(Stage):
             files.remove(folder / "patients.csv")
         draft.write_text(slides_table.to_csv(index=False), encoding="utf-8")
         counts = slides_table["status"].value_counts()
+        warning = self._seen_in_pretraining(slides_table, work)
+        if warning:
+            logger.warning("%s", warning)
         return {
+            **({"warning": warning} if warning else {}),
             "predicted": int(counts.get("predicted", 0)),
             "not_predicted": int(counts.sum() - counts.get("predicted", 0)),
         }
+
+    def _seen_in_pretraining(self, table: pd.DataFrame, work: Work) -> str:
+        """A warning where slides of TCGA are read through an encoder that was pretrained on TCGA."""
+        known = list(table["slide"][table["status"] == "predicted"])
+        tcga = [slide for slide in known if TCGA_BARCODE.match(slide)]
+        if not tcga:
+            return ""
+        encoder = header_of(bags_of(work, tcga[:1])[0][tcga[0]]).encoder
+        if encoder.saw_tcga not in ("yes", "probably"):
+            return ""
+        return (
+            f"{len(tcga)} of {len(known)} slides are of TCGA (first {tcga[0]!r}), and encoder {encoder.name!r} was "
+            f"{'' if encoder.saw_tcga == 'yes' else 'probably '}pretrained on TCGA: these figures may be better than "
+            "on slides it never saw; evaluate on another cohort too"
+        )
 
     def _predict(
         self, slide: str, models: Sequence[TrainedModel], work: Work, rows: list[dict[str, Any]]

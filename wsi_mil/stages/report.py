@@ -95,6 +95,9 @@ class Report(Stage):
         subtitle = f"{len(work.cohort)} slides of {work.cohort.frame['patient'].nunique()} patients" + (
             f", {label!r} by {work.study.model.name} on {work.study.extract.encoder} features" if label else ""
         )
+        predicted = ledger.read_record(work.stage("predict"), "slides", work)
+        if predicted and predicted["facts"].get("warning"):
+            subtitle += f". Note: {predicted['facts']['warning']}"
         draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
         files.write_json(self.folder(work) / "figures.json", _figures(told, headlines))
         return {"slides": len(work.cohort)}

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from wsi_mil import files
+from wsi_mil.cohort import NO_SLIDES
 from wsi_mil.config import Section, StudyPath, load, parse
 from wsi_mil.errors import ModelError
 from wsi_mil.stages.extract import Extract
@@ -28,7 +29,8 @@ class CohortSection(Section):
     table: StudyPath | None = None
     """CSV with a row a slide: slide, and as known path, patient, site, mpp and label columns."""
     slides: str = ""
-    """Folder that holds the slides, or a pattern such as slides/*.svs; relative to the study file."""
+    """Folder that holds the slides, or a pattern such as slides/*.svs; relative to the study file. `none`: there are
+    only bags, imported from another program."""
     patient: str = "patient"
     """Column that says whose slide it is; without it every slide is a patient of its own."""
     label_of: Literal["slide", "patient"] = "slide"
@@ -82,6 +84,8 @@ class Runtime(Section):
     """Threads that read tiles."""
     threads: int = Field(default=0, ge=0)
     """Threads that torch computes with; 0 leaves it to torch."""
+    compile: bool = False
+    """Compile the encoder with torch.compile: minutes once a process, worth it on a GPU with many tiles."""
     bag_budget_mb: int = Field(default=1024, ge=1)
     """Bags up to this size are built in memory, larger ones in a draft file."""
 
@@ -107,7 +111,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Read and check a study file. Raises ConfigError with every fault."""
     study = load(path, into=Study, overrides=overrides)
     slides = study.cohort.slides
-    if slides and not Path(slides).is_absolute():
+    if slides and slides != NO_SLIDES and not Path(slides).is_absolute():
         study = study.model_copy(
             update={"cohort": study.cohort.model_copy(update={"slides": str(path.parent / slides)})}
         )

@@ -98,6 +98,7 @@ class Train(Stage):
         _check_twins(roles, work)
         learnt = list(paths)
         contract = one_contract(paths).encoder
+        _check_placed(paths, work.study.model.name)
         task = fitted_task(work, [slide for slide in roles["fit"] if slide in paths])
         labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
         model = models.build_model(
@@ -132,6 +133,17 @@ class Train(Stage):
     def settings(self) -> training.FitSettings:
         """The fields of this stage that the fit takes."""
         return training.FitSettings(**{field.name: getattr(self, field.name) for field in fields(training.FitSettings)})
+
+
+def _check_placed(paths: dict[str, Path], model: str) -> None:
+    """Refuse bags without coordinates to a model that reads them."""
+    spatial = getattr(models.MODELS.get(model), "spatial", False)
+    lacking = [slide for slide, path in paths.items() if not header_of(path).placed] if spatial is not False else []
+    if lacking:
+        raise BagError(
+            f"model {model!r} reads the places of tiles, but {len(lacking)} bag(s) were imported without them (first "
+            f"{lacking[0]!r}): take a model that does not, such as abmil (see `wsi-mil models`)"
+        )
 
 
 def model_label(work: Work) -> str:

@@ -95,6 +95,8 @@ def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
         own = checkpoint.contract
         wanted = replace(wanted, tile_mpp=own.tile_mpp, tile_px=own.tile_px, input_px=own.input_px)
     training.require_contract(checkpoint, wanted, where=f"slide {bag.slide.id!r}")
+    if checkpoint.model.spatial and not bag.grid.placed:
+        raise ModelError(f"slide {bag.slide.id!r}: the model reads the places of tiles, and its bag has none")
     said = training.infer(checkpoint.model, *usable(bag))
     values = checkpoint.task.predict(said.logits[None])[0]
     tiles = None if said.contributions is None else checkpoint.task.scores(said.contributions)

@@ -1,0 +1,158 @@
+"""Commands about encoders and bags: list and check encoders; import, export and verify bags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsi_mil.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsi_mil.stages import Exchanged
+
+
+def encoders(
+    action: Annotated[str, typer.Argument(metavar="[check]", help="Nothing lists them; `check` loads one.")] = "",
+    name: Annotated[str, typer.Argument(help="A name of the list, timm:MODEL or local:FOLDER.")] = "",
+    weights: Annotated[str, typer.Option("--weights", help="File or folder of its weights, or `random`.")] = "",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")] = "fp32",
+    pooling: Annotated[str, typer.Option("--pooling", help="cls, mean, cls+mean or tokens; empty: its own.")] = "",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto.")] = "auto",
+    golden: Annotated[
+        Path | None, typer.Option("--golden", help="Golden embedding to compare with; else the weights folder's own.")
+    ] = None,
+    save_golden: Annotated[
+        Path | None, typer.Option("--save-golden", help="Keep this encoder's golden embedding as a file.")
+    ] = None,
+) -> None:
+    """List the encoders; or load one, say what it is, and compare its golden embedding.
+
+    The golden embedding is the vectors of four tiles that are the same on every machine. Where it differs from the one
+    that was kept, the exit code is 1.
+    """
+    from rich.console import Console
+
+    from wsi_mil.console import show_encoders
+
+    if not action:
+        show_encoders(Console())
+        return
+    if action != "check" or not name:
+        raise ConfigError("write `wsi-mil encoders` for the list, or `wsi-mil encoders check NAME`")
+    how = {"weights": weights or None, "precision": precision, "pooling": pooling}
+    _check(name, how, device=device, golden=golden, save_golden=save_golden)
+
+
+bags = typer.Typer(help="Import, export and verify bags of features.", no_args_is_help=True)
+
+Bags = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or folders of them.")]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
+
+
+@bags.command("import")
+def import_(
+    paths: Bags,
+    output: Folder,
+    slides: Annotated[str, typer.Option("--slides", help="Folder of the slides: scale, size and identity.")] = "",
+    table: Annotated[
+        Path | None, typer.Option("--table", help="CSV with slide and mpp (and width, height), without the slides.")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Scale of all slides, um per level-0 pixel.")] = None,
+    patches: Annotated[Path | None, typer.Option("--patches", help="CLAM's folder patches/, if elsewhere.")] = None,
+    encoder: Annotated[str, typer.Option("--encoder", help="Name of the encoder, where the files do not say.")] = "",
+    tile_px: Annotated[int, typer.Option("--tile-px", help="Side of a tile in pixels, where unknown.")] = 0,
+    tile_mpp: Annotated[float, typer.Option("--tile-mpp", help="Scale of the tiles, where unknown.")] = 0.0,
+    redo: Annotated[bool, typer.Option("--redo", help="Import again what is there already.")] = False,
+) -> None:
+    """Take features that TRIDENT, CLAM, STAMP or slideflow made, as bags of a study (work/extract/ENCODER/)."""
+    from wsi_mil.stages import Help, import_bags
+
+    known = Help(slides, table, mpp, patches, encoder, tile_px, tile_mpp)
+    _tell(import_bags(paths, output, known, redo=redo))
+
+
+@bags.command("export")
+def export(
+    paths: Bags,
+    output: Folder,
+    layout: Annotated[str, typer.Option("--as", help="clam, trident or stamp.")],
+) -> None:
+    """Write bags as CLAM's, TRIDENT's or STAMP's own files."""
+    from wsi_mil.stages import export_bags
+
+    _tell(export_bags(paths, output, layout))
+
+
+@bags.command("verify")
+def verify(paths: Bags) -> None:
+    """Read bags whole and compare their digests: finds what a disk has changed."""
+    from wsi_mil.stages import verify_bags
+
+    _tell(verify_bags(paths))
+
+
+@bags.command("embed")
+def embed(
+    paths: Bags,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV to write, a row a slide.")],
+    encoder: Annotated[str, typer.Option("--with", help="feather-conch-v1.5, feather-uni or feather-uni2-h.")],
+    weights: Annotated[str, typer.Option("--weights", help="File or folder of its weights, or `random`.")] = "",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto.")] = "auto",
+) -> None:
+    """One vector a slide by a pretrained slide encoder, from the tiles of the encoder it reads."""
+    from wsi_mil.encoders import build_slide_encoder, choose_device
+    from wsi_mil.stages import embed_slides
+
+    built = build_slide_encoder(encoder, weights_from=weights, device=choose_device(device))
+    _tell(embed_slides(paths, output, built))
+
+
+def _tell(rows: Iterable[Exchanged]) -> None:
+    """A table of what became of each file; exit code 1 where one failed."""
+    from rich.console import Console
+
+    from wsi_mil.console import show_table
+
+    console, told = Console(), list(rows)
+    shown = [(one.slide, one.kind, one.tiles or "", one.dim or "", one.what, one.note) for one in told]
+    show_table(shown, ("slide", "outcome", "tiles", "dim", "what", "note"), console)
+    failed = sum(one.kind == "failed" for one in told)
+    console.print(f"{len(told) - failed} well, {failed} failed", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _check(name: str, how: dict[str, Any], *, device: str, golden: Path | None, save_golden: Path | None) -> None:
+    from rich.console import Console
+
+    from wsi_mil import encoders as room
+    from wsi_mil.console import show_check
+
+    console = Console()
+    row = None if name == "offline" else room.entry_of(name)
+    tile_px, tile_mpp = (64, 0.5) if row is None else (row.tile_px, row.mpp[0] if row.mpp else 0.5)
+    place = room.choose_device(device)
+    encoder = room.build_encoder(name, tile_px=tile_px, tile_mpp=tile_mpp, device=place, **how)
+    found = room.embed(encoder)
+    show_check(encoder.contract.to_dict().items(), console)
+    if save_golden is not None:
+        room.save_golden(found, save_golden)
+        console.print(f"golden embedding kept in {save_golden}", highlight=False, markup=False)
+    kept = room.golden_of(name, golden)
+    if kept is None:
+        console.print(
+            f"no golden embedding of {name} is known here: keep one on a machine you trust with --save-golden FILE",
+            highlight=False,
+            markup=False,
+        )
+        return
+    told = room.compare(found, kept)
+    for difference in told.differences:
+        console.print(f"contract differs in {difference}", highlight=False, markup=False)
+    verdict = "[green]the same[/]" if told.same else "[bold red]not the same[/]"
+    console.print(f"golden embedding: {verdict} (cosine {told.cosine:.6f}, largest difference {told.largest:.2g})")
+    if not told.same:
+        raise typer.Exit(1)
