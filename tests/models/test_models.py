@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from contracts.aggregator import AggregatorContract, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import ragged
 from jaxtyping import TypeCheckError
 from torch import Tensor
 

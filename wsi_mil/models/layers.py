@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from wsi_mil.models.aggregator import Pooled
+
 
 class Segments(NamedTuple):
     """Which tiles belong to which bag, in the two forms that reductions want."""
@@ -71,6 +73,14 @@ def segment_max(
         rows.append(row + start)
         start += len(part)
     return torch.stack(tops), torch.stack(rows)
+
+
+def attention_pooled(
+    tiles: Float[Tensor, "tile hidden"], scores: Float[Tensor, "tile query"], parts: Segments
+) -> Pooled:
+    """a = softmax of the scores over each bag, z_q = sum_k a_kq h_k; logits are left to `MIL`, which needs `tiles`."""
+    attention = segment_softmax(scores, parts)  #                                         tile query
+    return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
 
 
 class Projection(nn.Module):

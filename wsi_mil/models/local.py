@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Attention, Projection, Segments, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Attention, Projection, Segments, attention_pooled, segments
 from wsi_mil.models.transformer import CrossAttention, MaskedBlock
 from wsi_mil.models.windows import windows
 
@@ -70,9 +70,7 @@ class Local(Aggregator):
         for number, layer in enumerate(self.layers):
             shift = self.side // 2 if number % 2 else 0
             tokens, tiles = layer(tokens, tiles, cells.to(features.device), parts, shift=shift)
-        scores = self.attention(tiles)
-        attention = segment_softmax(scores, parts)
-        return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
+        return attention_pooled(tiles, self.attention(tiles), parts)
 
 
 class _Layer(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Projection, attention_pooled, segments
 from wsi_mil.models.transformer import MaskedBlock
 
 
@@ -69,17 +69,10 @@ class MILVT(Aggregator):
             read.append(tokens[0, 1:])
         by_token = self.class_head(self.norm(torch.stack(first)))  #                      bag out
         values, scores = self.mil(self.norm(torch.cat(read)))
-        attention = segment_softmax(scores, parts)
-        embedding = weighted_sum(values, attention, parts)  #                             bag 1 hidden
-        by_tiles = self.mil.out(embedding[:, 0])
-        return Pooled(
-            embedding=embedding,
-            scores=scores,
-            attention=attention,
-            logits=(by_token + by_tiles) / 2,
-            contributions=None,
-            aux={"stream_logits": torch.stack([by_token, by_tiles])},
-        )
+        pooled = attention_pooled(values, scores, parts)
+        by_tiles = self.mil.out(pooled.embedding[:, 0])
+        aux = {"stream_logits": torch.stack([by_token, by_tiles])}
+        return pooled._replace(logits=(by_token + by_tiles) / 2, aux=aux)
 
 
 class _MILHead(nn.Module):
