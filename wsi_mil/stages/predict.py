@@ -17,7 +17,16 @@ from wsi_mil.stages.features import bags_of, digests_of
 from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
-from wsi_mil.stages.trained import TrainedModel, answer, hashes, read_checked_bag, speakers, trained_models
+from wsi_mil.stages.trained import (
+    TrainedModel,
+    answer,
+    hashes,
+    load,
+    read_checked_bag,
+    speakers,
+    trained_models,
+    unknown_factors,
+)
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -141,11 +150,10 @@ class Predict(Stage):
         return "predicted", self._note(bag, models, work)
 
     def _note(self, bag: Bag, models: Sequence[TrainedModel], work: Work) -> str:
-        from wsi_mil.stages.trained import load
-
         trained = load(models[0], work).contract
         if (trained.tile_mpp, trained.tile_px) == (bag.encoder.tile_mpp, bag.encoder.tile_px):
-            return ""
+            lacking = unknown_factors(models[0], bag.slide.id, work)
+            return f"nothing is known of {', '.join(lacking)}" if lacking else ""
         return (
             f"tiles of {bag.encoder.tile_px} px at {bag.encoder.tile_mpp:g} um per pixel, but the model was trained on "
             f"{trained.tile_px} px at {trained.tile_mpp:g}: do not trust this prediction"

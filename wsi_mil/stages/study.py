@@ -37,6 +37,9 @@ class CohortSection(Section):
     """Scale of every slide to which the table gives none, in micrometres per pixel; wins over the file's own."""
     missing_labels: Literal["fault", "predict"] = "fault"
     """What a slide without a label is: a fault, or a slide to predict."""
+    clinical: dict[str, Literal["number", "category"] | tuple[str, str]] = Field(default_factory=dict)
+    """Clinical record for models that read one (persam): column and what it is, number or category, or a name and two
+    columns of dates, whose days apart are read. Never what was found out after the slide was judged."""
 
 
 class TaskSection(Section):

@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from wsi_mil import encoders, files, models, tasks, training
+from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger
@@ -87,7 +88,8 @@ class Train(Stage):
         paths, _ = bags_of(work, learnt)
         labels = work.cohort.column(work.study.task.label)
         told = [f"{role}:{slide}:{labels[slide]}" for role in ("fit", "select") for slide in roles[role]]
-        return [*told, *digests_of(paths.values())]
+        record = _told_record(work, learnt)
+        return [*told, *digests_of(paths.values()), *([record] if record else [])]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
@@ -100,8 +102,14 @@ class Train(Stage):
         contract = one_contract(paths).encoder
         task = fitted_task(work, [slide for slide in roles["fit"] if slide in paths])
         labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
+        clinical, records = _records(work, learnt, [slide for slide in roles["fit"] if slide in paths])
         model = models.build_model(
-            work.study.model.name, dim=contract.dim, n_out=task.n_out, seed=seed, **work.study.model.options
+            work.study.model.name,
+            dim=contract.dim,
+            n_out=task.n_out,
+            factors=clinical.sizes if clinical else (),
+            seed=seed,
+            **work.study.model.options,
         )
         fitted = training.fit(
             model,
@@ -113,12 +121,13 @@ class Train(Stage):
             settings=self.settings(),
             seed=seed,
             device=encoders.choose_device(work.study.runtime.device),
+            records=records,
             progress=lambda row: tick(int(row["epoch"]), self.epochs),
         )
         settings = vars(self.settings())
         how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, settings)
         draft.mkdir()
-        training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how)
+        training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         files.write_json(draft / STUDY_JSON, ledger.portable(work.study))
         pd.DataFrame(fitted.history).to_csv(draft / "history.csv", index=False)
         return {
@@ -132,6 +141,28 @@ class Train(Stage):
     def settings(self) -> training.FitSettings:
         """The fields of this stage that the fit takes."""
         return training.FitSettings(**{field.name: getattr(self, field.name) for field in fields(training.FitSettings)})
+
+
+def _records(
+    work: Work, learnt: Sequence[str], fitting: Sequence[str]
+) -> tuple[ClinicalEncoder | None, models.Clinical | None]:
+    """The encoder of the clinical record, fitted on the fit role, and the record of every slide that is learnt from."""
+    import torch
+
+    if not work.study.cohort.clinical:
+        return None, None
+    encoder = ClinicalEncoder.of(work.study.cohort.clinical).fit(work.rows_of(fitting))
+    record = encoder.encode(work.rows_of(learnt))
+    return encoder, models.Clinical(torch.from_numpy(record.values), torch.from_numpy(record.missing))
+
+
+def _told_record(work: Work, slides: Sequence[str]) -> str:
+    """Digest of what the table tells of the patients of some slides; nothing where no factor is asked for."""
+    factors = ClinicalEncoder.of(work.study.cohort.clinical).factors
+    columns = [column for factor in factors for column in factor.columns]
+    if not columns:
+        return ""
+    return files.digest(repr(factors), work.rows_of(slides)[columns].to_csv(index=False))
 
 
 def model_label(work: Work) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wsi_mil import encoders, files, training
+from wsi_mil import encoders, files, models, training
 from wsi_mil.bags import Bag, read_bag
 from wsi_mil.errors import ModelError, StageError
 from wsi_mil.stages import ledger
@@ -97,10 +97,25 @@ def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
         own = checkpoint.contract
         wanted = replace(wanted, tile_mpp=own.tile_mpp, tile_px=own.tile_px, input_px=own.input_px)
     training.require_contract(checkpoint, wanted, where=f"slide {bag.slide.id!r}")
-    said = training.infer(checkpoint.model, *usable(bag))
+    said = training.infer(checkpoint.model, *usable(bag), record=_record(checkpoint, bag.slide.id, work))
     values = checkpoint.task.predict(said.logits[None])[0]
     tiles = None if said.contributions is None else checkpoint.task.scores(said.contributions)
     return Answer(tuple(checkpoint.task.names), values, tiles, said)
+
+
+def unknown_factors(model: TrainedModel, slide: str, work: Work) -> list[str]:
+    """Clinical factors that a model reads and of which the table tells nothing for a slide."""
+    clinical = load(model, work).clinical
+    return [] if clinical is None else clinical.unknown(work.rows_of([slide]))
+
+
+def _record(checkpoint: training.Checkpoint, slide: str, work: Work) -> models.Clinical | None:
+    import torch
+
+    if checkpoint.clinical is None:
+        return None
+    record = checkpoint.clinical.encode(work.rows_of([slide]))
+    return models.Clinical(torch.from_numpy(record.values), torch.from_numpy(record.missing))
 
 
 def read_checked_bag(slide: str, work: Work) -> Bag:
