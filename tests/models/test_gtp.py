@@ -21,10 +21,10 @@ def _model(**options: object) -> torch.nn.Module:
 
 
 def test_number_of_parameters() -> None:
-    """As counted from the published shapes, with two numbers a channel for the norm."""
+    """As counted from the published shapes, less the bias before the norm, with two numbers a channel for the norm."""
     model = build_model("gtp", dim=512, n_out=3)
     block = 64 * 192 + 64 * 64 + 64 + 2 * 128 + 64 * 128 + 128 + 128 * 64 + 64
-    wanted = 512 * 64 + 64 + 128 + 64 * 100 + 100 + 64 + 3 * block + 128 + 64 * 3 + 3
+    wanted = 512 * 64 + 128 + 64 * 100 + 100 + 64 + 3 * block + 128 + 64 * 3 + 3
     assert sum(weight.numel() for weight in model.parameters()) == wanted
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_mil.models.aggregator import Pooled
 
@@ -98,6 +99,22 @@ class Projection(nn.Module):
         """Project each tile."""
         hidden: Tensor = self.dropout(self.linear(features).relu())
         return hidden
+
+
+class TileNorm(nn.Module):
+    """Batch norm over tiles; a batch of one tile, which has no spread, is read with the numbers of earlier ones."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(columns)
+
+    def forward(self, tiles: Float[Tensor, "tile column"]) -> Float[Tensor, "tile column"]:
+        """Each column with mean 0 and spread 1 over the batch's tiles, then scaled."""
+        if len(tiles) > 1:
+            usual: Tensor = self.norm(tiles)
+            return usual
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        return functional.batch_norm(tiles, mean, variance, self.norm.weight, self.norm.bias, eps=self.norm.eps)
 
 
 class Attention(nn.Module):
