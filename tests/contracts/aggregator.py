@@ -41,6 +41,8 @@ class AggregatorContract:
         model = self.build()
         assert model.weights in ("softmax", "sigmoid", "none")
         assert model.paper
+        assert model.use
+        assert set(model.recipe) <= {"lr", "batch_bags"}
         assert "N" in model.cost
         assert len(set(model.queries)) == len(model.queries) > 0
         assert all(reason for reason in model.breaks.values())

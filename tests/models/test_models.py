@@ -105,7 +105,7 @@ class Echo(Aggregator):
     """Gives back where each tile lies: column and row as its two scores."""
 
     weights, exact_contributions, spatial, own_logits = "none", False, True, True
-    paper, cost, queries, embedding_dim = "none", "O(N)", ("column", "row"), 1
+    use, paper, cost, queries, embedding_dim = "never", "none", "O(N)", ("column", "row"), 1
 
     def __init__(self, dim: int, n_out: int) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ class Spy(Aggregator):
     exact_contributions = False
     spatial = False
     own_logits = True
-    paper, cost = "none", "O(N)"
+    use, paper, cost = "never", "none", "O(N)"
     seen: ClassVar[list[tuple[int, int, bool, bool]]] = []
 
     def __init__(self, dim: int, n_out: int) -> None:

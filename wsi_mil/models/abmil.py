@@ -28,6 +28,7 @@ class ABMIL(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = False
+    use = "the default; a few or many tiles show it"
     paper = "Ilse, Tomczak, Welling: Attention-based Deep Multiple Instance Learning, ICML 2018"
     cost = "time O(N dim hidden), memory O(N hidden)"
 

@@ -27,6 +27,7 @@ class CLAM(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = False
+    use = "one class a slide, when tiles should be told apart as well as slides"
     paper = (
         "Lu et al.: Data-efficient and weakly supervised computational pathology, Nature Biomedical Engineering 2021"
     )

@@ -30,6 +30,8 @@ class CRAL(Aggregator):
     exact_contributions = True
     spatial = True
     own_logits = True
+    recipe = {"lr": 1e-3, "batch_bags": 8}
+    use = "several labels a slide, each with a map; what lies beside what"
     paper = "Guan, Huang: Multi-label chest X-ray image classification via category-wise residual attention, PRL 2020"
     cost = "time O(N (dim + 9 width) hidden + N log N), memory O(N (hidden + 9 width))"
 

@@ -24,6 +24,7 @@ class Latent(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = False
+    use = "100,000 tiles that must hear of one another, places ignored"
     paper = "Jaegle et al.: Perceiver, ICML 2021; Xiang, Zhang: Exploring Low-Rank Property in MIL (ILRA), ICLR 2023"
     cost = "time O(64 N hidden + N dim hidden), memory O(N hidden)"
 

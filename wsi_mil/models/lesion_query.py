@@ -32,6 +32,7 @@ class LesionQuery(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = True
+    use = "several kinds of lesion, each with a map"
     paper = "Sun et al.: Lesion-Aware Transformers for Diabetic Retinopathy Grading, CVPR 2021"
     cost = "time O(N (dim + queries) hidden), memory O(N (hidden + queries))"
 

@@ -27,6 +27,7 @@ class Local(Aggregator):
     spatial = True
     own_logits = False
     breaks = {"duplication": "tiles that share a cell come into windows of their own, where each is one of the first"}
+    use = "100,000 tiles, each read with those around it"
     paper = "after Liu et al.: Swin Transformer, ICCV 2021, and Beltagy et al.: Longformer (global tokens), 2020"
     cost = "time O(N (dim + side^2) hidden + N log N), memory O(N (hidden + heads side^2))"
 

@@ -41,6 +41,8 @@ A rare feature or an odd tile (pen, fold) lies tens of spreads out and would tak
 brought the log loss of small cohorts down (MUSK1 .34 to .30 in ten folds) and touches hardly any other tile.
 """
 
+_TOLD = ("weights", "exact_contributions", "spatial", "use", "paper", "cost")
+
 MODELS: dict[str, type[Aggregator]] = {
     "abmil": ABMIL,
     "clam": CLAM,
@@ -94,7 +96,7 @@ class MIL(Aggregator):
         super().__init__()
         self.spec = spec
         self.aggregator = aggregator
-        for name in ("weights", "exact_contributions", "spatial", "paper", "cost", "breaks", "losses", "queries"):
+        for name in (*_TOLD, "breaks", "losses", "recipe", "queries"):
             setattr(self, name, getattr(aggregator, name))
         self.embedding_dim, self.query_per_class = aggregator.embedding_dim, aggregator.query_per_class
         self.register_buffer("feature_mean", torch.zeros(spec.dim))

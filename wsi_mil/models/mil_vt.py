@@ -26,6 +26,7 @@ class MILVT(Aggregator):
     exact_contributions = False
     spatial = False
     own_logits = True
+    use = "small bags: full attention, two heads"
     paper = "Yu et al.: MIL-VT, Multiple Instance Learning Enhanced Vision Transformer, MICCAI 2021"
     cost = "time O(N^2 hidden), so up to some 10,000 tiles; memory O(N hidden)"
     losses = {"bag": 0.0, "streams": 1.0}

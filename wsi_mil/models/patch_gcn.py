@@ -27,6 +27,7 @@ class PatchGCN(Aggregator):
     spatial = True
     own_logits = False
     breaks = {"duplication": "copies of a tile on one cell are further neighbours of those around"}
+    use = "what lies beside what; the first spatial model to try"
     paper = "Chen et al.: Whole Slide Images are 2D Point Clouds (Patch-GCN), MICCAI 2021; GENConv: Li et al. 2020"
     cost = "time O(N dim hidden + 8 N hidden + N log N), memory O(N hidden layers)"
 

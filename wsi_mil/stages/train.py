@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -40,14 +40,14 @@ class Train(Stage):
     """Passes over the training slides, at most."""
     patience: int = Field(default=15, ge=0)
     """Epochs without a lower loss on the select role before training stops; 0 never stops early."""
-    lr: float = Field(default=1e-4, gt=0, lt=1)
-    """Learning rate of AdamW at its highest."""
+    lr: float | None = Field(default=None, gt=0, lt=1)
+    """Learning rate of AdamW at its highest; empty takes what the model needs (docs/models.md), mostly 1e-4."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises; it then falls as a cosine."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of AdamW."""
-    batch_bags: int = Field(default=1, ge=1)
-    """Slides in a step."""
+    batch_bags: int | None = Field(default=None, ge=1)
+    """Slides in a step; empty takes what the model needs, mostly 1."""
     tiles_per_bag: int = Field(default=0, ge=0)
     """Tiles drawn anew from each slide in each epoch; 0 takes all. Selection and prediction always read all."""
     clip: float = Field(default=5.0, ge=0)
@@ -111,6 +111,7 @@ class Train(Stage):
             seed=seed,
             **work.study.model.options,
         )
+        settings = self.settings(model.recipe)
         fitted = training.fit(
             model,
             training.Cached(BagFiles(list(paths.values())), budget_bytes=work.study.runtime.bag_budget_mb << 20),
@@ -118,14 +119,13 @@ class Train(Stage):
             select_index=[learnt.index(slide) for slide in roles["select"] if slide in paths],
             targets=task.target(labels, learnt),
             task=task,
-            settings=self.settings(),
+            settings=settings,
             seed=seed,
             device=encoders.choose_device(work.study.runtime.device),
             records=records,
             progress=lambda row: tick(int(row["epoch"]), self.epochs),
         )
-        settings = vars(self.settings())
-        how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, settings)
+        how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, vars(settings))
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         files.write_json(draft / STUDY_JSON, ledger.portable(work.study))
@@ -138,9 +138,10 @@ class Train(Stage):
             "left_out": len(lacking),
         }
 
-    def settings(self) -> training.FitSettings:
-        """The fields of this stage that the fit takes."""
-        return training.FitSettings(**{field.name: getattr(self, field.name) for field in fields(training.FitSettings)})
+    def settings(self, recipe: Mapping[str, float]) -> training.FitSettings:
+        """The fields of this stage that the fit takes; what is left empty is the model's own, or else the default."""
+        told = {field.name: getattr(self, field.name) for field in fields(training.FitSettings)}
+        return training.FitSettings(**{**recipe, **{name: one for name, one in told.items() if one is not None}})
 
 
 def _records(
