@@ -86,7 +86,8 @@ def run(name: str, task_name: str, seed: int) -> tuple[float, float, float]:
     )
     settings = FitSettings(epochs=12, patience=0, lr=1e-3, standardise=False)
     if task_name == "spatial":
-        settings = FitSettings(epochs=40, patience=0, lr=1e-3, batch_bags=8, standardise=False)
+        rate = model.recipe.get("lr", 1e-3)
+        settings = FitSettings(epochs=40, patience=0, lr=rate, batch_bags=8, standardise=False)
     start = time.perf_counter()
     fit(
         model,

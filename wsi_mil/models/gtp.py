@@ -33,7 +33,7 @@ class GTP(Aggregator):
     own_logits = True
     breaks = {"duplication": "copies of a tile on one cell are further neighbours of those around"}
     losses = {"min_cut": 1.0, "orthogonality": 1.0}
-    recipe = {"lr": 1e-3, "batch_bags": 8}
+    recipe = {"lr": 3e-3, "batch_bags": 8}
     use = "what lies beside what, with a map of a transformer (GraphCAM)"
     paper = "Zheng et al.: A Graph-Transformer for Whole Slide Image Classification, IEEE TMI 2022"
     cost = "time O(N dim hidden + 8 N clusters + N log N), memory O(N clusters)"
