@@ -22,6 +22,7 @@ from wsi_mil.models.hierarchical import Hierarchical
 from wsi_mil.models.instance import InstanceMIL
 from wsi_mil.models.latent import Latent
 from wsi_mil.models.layers import Head
+from wsi_mil.models.lca_db import LCADB
 from wsi_mil.models.lesion_query import LesionQuery
 from wsi_mil.models.local import Local
 from wsi_mil.models.loss_attention import LossAttention
@@ -54,6 +55,7 @@ MODELS: dict[str, type[Aggregator]] = {
     "hierarchical": Hierarchical,
     "instance": InstanceMIL,
     "latent": Latent,
+    "lca_db": LCADB,
     "lesion_query": LesionQuery,
     "local": Local,
     "loss_attention": LossAttention,
