@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         read_header,
         verify_bag,
     )
+    from wsi_mil.bags.scales import Scale, beside, coarser_grid, times_coarser
     from wsi_mil.bags.store import BagWriter
 
 _HOME = {
@@ -32,6 +33,10 @@ _HOME = {
     "read_header": "hdf5",
     "verify_bag": "hdf5",
     "BagWriter": "store",
+    "Scale": "scales",
+    "beside": "scales",
+    "coarser_grid": "scales",
+    "times_coarser": "scales",
 }
 """Which file each public name lives in; loaded when first used, since some of them need torch or h5py."""
 
@@ -40,13 +45,17 @@ __all__ = [
     "BagHeader",
     "BagWriter",
     "Batch",
+    "Scale",
     "bag_to_hdf5",
+    "beside",
     "cells",
+    "coarser_grid",
     "collate",
     "grid_to_hdf5",
     "read_bag",
     "read_grid",
     "read_header",
+    "times_coarser",
     "verify_bag",
 ]
 

@@ -4,6 +4,7 @@
     coords         (tile, 2)    int64    x and y of the top left, level-0 pixels
     tissue         (tile)       float32  share of the tile that is tissue
     status         (tile)       uint8    TileStatus, bags only
+    scale/MPP/...               features, coords, tissue and status of a coarser scale, bags only
     quality/NAME   (tile)       float32  bags only, any number
 
 In one piece and not compressed: features hardly shrink, and a bag of 10,000 x 1,536 reads in 9 ms where row-sized
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
-from wsi_mil.bags.bag import Bag, features_digest
+from wsi_mil.bags.bag import Bag, features_digest, whole_digest
 from wsi_mil.bags.safe import attribute, dataset, opened
+from wsi_mil.bags.scales import Scale, read_scales, write_scales
 from wsi_mil.errors import BagError
 from wsi_mil.grid import EncoderContract, SlideRef, TileGrid
 from wsi_mil.version import __version__
@@ -80,7 +82,8 @@ def bag_to_hdf5(bag: Bag) -> bytes:
     """The bytes of a bag's file; the same bag gives the same bytes."""
     buffer = io.BytesIO()
     rows = FeatureRows(blocks=[bag.features], dtype=bag.features.dtype)
-    write_bag(buffer, rows, grid=bag.grid, encoder=bag.encoder, status=bag.status, quality=bag.quality)
+    parts: dict[str, Any] = {"status": bag.status, "quality": bag.quality, "scales": bag.scales}
+    write_bag(buffer, rows, grid=bag.grid, encoder=bag.encoder, **parts)
     return buffer.getvalue()
 
 
@@ -92,6 +95,7 @@ def write_bag(
     encoder: EncoderContract,
     status: UInt8[np.ndarray, "tile"],
     quality: Mapping[str, Float32[np.ndarray, "tile"]],
+    scales: Sequence[Scale] = (),
 ) -> None:
     """Write a bag's file into an open binary file (in memory, or a guarded one on disk)."""
     with h5py.File(target, "w") as file:
@@ -109,7 +113,9 @@ def write_bag(
         file.attrs["encoder_revision"] = encoder.revision
         file.attrs["encoder_weights_digest"] = encoder.weights_digest
         file.attrs["dim"] = encoder.dim
-        file.attrs["features_digest"] = features_digest(grid.coords_l0, iter(rows.blocks), dtype=rows.dtype)
+        write_scales(file, scales)
+        own = features_digest(grid.coords_l0, iter(rows.blocks), dtype=rows.dtype)
+        file.attrs["features_digest"] = whole_digest(own, scales)
         file.attrs["complete"] = 1
 
 
@@ -137,10 +143,12 @@ def read_bag(path: Path, *, rows: NDArray[Any] | None = None) -> Bag:
             name: dataset(file, f"quality/{name}", path=path, kinds=("float32",), shape=(len(grid),))[()]
             for name in names
         }
+        scales = read_scales(file, path, slide=grid.slide, dim=header.dim)
     if rows is not None:
         grid, status = grid.take(rows), status[rows]
         quality = {name: values[rows] for name, values in quality.items()}
-    return Bag(slide=grid.slide, features=features, grid=grid, encoder=header.encoder, status=status, quality=quality)
+    parts: dict[str, Any] = {"status": status, "quality": quality, "scales": scales}
+    return Bag(slide=grid.slide, features=features, grid=grid, encoder=header.encoder, **parts)
 
 
 def verify_bag(path: Path) -> BagHeader:

@@ -88,7 +88,7 @@ def neighbour_sum(values: Float[Tensor, "tile column"], edges: Int64[Tensor, "2 
     """For each tile the sum over its neighbours: A X, with every edge both ways."""
     if bool((edges[1].diff() < 0).any()):
         edges = edges[:, edges[1].argsort(stable=True)]
-    summed: Tensor = _NeighbourSum.apply(values, edges)  # type: ignore[no-untyped-call]
+    summed: Tensor = _NeighbourSum.apply(values, edges)
     return summed
 
 

@@ -121,7 +121,7 @@ def regions(
     width, height = (int(one.amax() - one.amin()) + 1 for one in (across, down))
     keys = (parts.bag * width + across - across.amin()) * height + down - down.amin()
     order = keys.argsort(stable=True)
-    found, region = keys[order].unique_consecutive(return_inverse=True)
+    found, region = torch.unique_consecutive(keys[order], return_inverse=True)
     bag = torch.div(found, width * height, rounding_mode="floor")
     return order, Segments(torch.bincount(region).tolist(), region), Segments(torch.bincount(bag).tolist(), bag)
 

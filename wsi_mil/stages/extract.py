@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,6 +21,7 @@ from wsi_mil.grid import TileStatus
 from wsi_mil.layout import folder_name
 from wsi_mil.slides import read_tiles
 from wsi_mil.stages import ledger
+from wsi_mil.stages.scales import encode_scales
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.work import Work, open_item
 
@@ -73,7 +75,7 @@ class Extract(Stage):
                 )
             writer = BagWriter(
                 grid,
-                encoder.contract,
+                replace(encoder.contract, scales=work.study.tile.coarser),
                 dim=encoder.dim,
                 budget_bytes=runtime.bag_budget_mb << 20,
                 folder=self.folder(work),
@@ -89,7 +91,7 @@ class Extract(Stage):
                     writer.put(batch.index, features, batch.status, quality=rgb_statistics(batch.pixels))
                     done += len(batch.index)
                     tick(done, len(grid))
-                writer.save(draft)
+                writer.save(draft, scales=encode_scales(slide, grid, encoder, work))
                 unreadable = int((writer.status == TileStatus.UNREADABLE).sum())
         seconds = time.perf_counter() - start
         return {

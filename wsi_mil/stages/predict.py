@@ -73,7 +73,8 @@ class Predict(Stage):
         paths, lacking = bags_of(work, work.cohort.slides)
         folds = [] if self.models is not None else [files.digest(read_folds(work).to_csv(index=False))]
         table = work.cohort.frame.drop(columns=["path", "mpp"]).to_csv(index=False)
-        return [*hashes(models), *paths, *digests_of(paths.values()), *lacking, *folds, files.digest(table)]
+        digests = digests_of(paths.values(), work.study.model.beside)
+        return [*hashes(models), *paths, *digests, *lacking, *folds, files.digest(table)]
 
     def _inputs_of_members(self, work: Work) -> list[str]:
         if self.models is not None:
@@ -81,7 +82,8 @@ class Predict(Stage):
         told = [files.digest(read_folds(work).to_csv(index=False)), files.digest(work.labelled().to_csv(index=False))]
         for label, one in member_works(work).items():
             paths, lacking = bags_of(one, work.cohort.slides)
-            told += [label, *hashes(trained_models(one)), *paths, *digests_of(paths.values()), *lacking]
+            digests = digests_of(paths.values(), one.study.model.beside)
+            told += [label, *hashes(trained_models(one)), *paths, *digests, *lacking]
         return told
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class ModelSection(Section):
     """Aggregator: see MODELS."""
     label: str = ""
     """Folder under train/, predict/ and heatmap/; the name where empty."""
+    beside: tuple[str, ...] = ()
+    """Further encoders whose features stand beside those of `extract.encoder`, tile by tile; extract with each."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the aggregator, such as hidden and attention."""
 

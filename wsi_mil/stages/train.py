@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,6 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from wsi_mil import encoders, files, models, tasks, training
+from wsi_mil.bags import times_coarser
 from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
@@ -89,7 +91,8 @@ class Train(Stage):
         labels = work.cohort.column(work.study.task.label)
         told = [f"{role}:{slide}:{labels[slide]}" for role in ("fit", "select") for slide in roles[role]]
         record = _told_record(work, learnt)
-        return [*told, *digests_of(paths.values()), *([record] if record else [])]
+        digests = digests_of(paths.values(), work.study.model.beside)
+        return [*told, *digests, *([record] if record else [])]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
@@ -99,22 +102,23 @@ class Train(Stage):
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
         _check_twins(roles, work)
         learnt = list(paths)
-        contract = one_contract(paths).encoder
+        contract = one_contract(paths, work.study.model.beside).encoder
         task = fitted_task(work, [slide for slide in roles["fit"] if slide in paths])
         labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
         clinical, records = _records(work, learnt, [slide for slide in roles["fit"] if slide in paths])
         model = models.build_model(
             work.study.model.name,
-            dim=contract.dim,
+            dim=contract.width,
             n_out=task.n_out,
             factors=clinical.sizes if clinical else (),
             seed=seed,
-            **work.study.model.options,
+            **{**_regions(work), **work.study.model.options},
         )
         settings = self.settings(model.recipe)
+        files_of = BagFiles(list(paths.values()), beside=work.study.model.beside)
         fitted = training.fit(
             model,
-            training.Cached(BagFiles(list(paths.values())), budget_bytes=work.study.runtime.bag_budget_mb << 20),
+            training.Cached(files_of, budget_bytes=work.study.runtime.bag_budget_mb << 20),
             fit_index=[learnt.index(slide) for slide in roles["fit"] if slide in paths],
             select_index=[learnt.index(slide) for slide in roles["select"] if slide in paths],
             targets=task.target(labels, learnt),
@@ -155,6 +159,19 @@ def _records(
     encoder = ClinicalEncoder.of(work.study.cohort.clinical).fit(work.rows_of(fitting))
     record = encoder.encode(work.rows_of(learnt))
     return encoder, models.Clinical(torch.from_numpy(record.values), torch.from_numpy(record.missing))
+
+
+def _regions(work: Work) -> dict[str, int]:
+    """For methods that read two scales: how many tiles lie along one of the coarser. StageError where there are none."""
+    tile, method = work.study.tile, models.MODELS.get(work.study.model.name)
+    if method is None or "region" not in inspect.signature(method).parameters:
+        return {}
+    if len(tile.coarser) != 1:
+        raise StageError(
+            f"model {work.study.model.name!r} reads tiles at two scales, and there are {1 + len(tile.coarser)}: set "
+            "tile.mpp to both, such as [0.5, 2.0]"
+        )
+    return {"region": times_coarser(tile.mpp, tile.coarser[0])}
 
 
 def _told_record(work: Work, slides: Sequence[str]) -> str:

@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_mil import encoders, files, models, training
-from wsi_mil.bags import Bag, read_bag
+from wsi_mil.bags import Bag
 from wsi_mil.errors import ModelError, StageError
 from wsi_mil.stages import ledger
-from wsi_mil.stages.features import usable
+from wsi_mil.stages.features import read_whole, usable
 from wsi_mil.stages.train import read_folds
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def _record(checkpoint: training.Checkpoint, slide: str, work: Work) -> models.C
 
 
 def read_checked_bag(slide: str, work: Work) -> Bag:
-    """The bag of a slide. Raises EmptyItem or StageError where it has none."""
-    return read_bag(ledger.require("extract", slide, work))
+    """The bag of a slide, as its models read it. Raises EmptyItem or StageError where it has none."""
+    return read_whole(ledger.require("extract", slide, work), work.study.model.beside)
 
 
 def load(model: TrainedModel, work: Work) -> training.Checkpoint:

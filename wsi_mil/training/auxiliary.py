@@ -181,7 +181,7 @@ def region_labels(step: Step, memory: Memory) -> Tensor:
     weights, bag = aux["region_weights"], aux["region_bag"]
     target = _classes(step, "region_labels")[bag].expand(2, -1)  #                          branch region
     losses = functional.cross_entropy(aux["region_logits"].float().flatten(0, 1), target.flatten(), reduction="none")
-    losses = losses.unflatten(0, weights.shape)
+    losses = losses.reshape(weights.shape)
     other = weights.detach() if bool(aux["region_detach"]) else weights
     return ramp(100 * step.progress) * (weights * losses + other.flip(0) * losses / 4).sum() / len(step.bags)
 
