@@ -162,7 +162,7 @@ def _records(
 
 
 def _regions(work: Work) -> dict[str, int]:
-    """For methods that read two scales: how many tiles lie along one of the coarser. StageError where there are none."""
+    """For methods of two scales: how many tiles lie along one of the coarser. StageError where there are not two."""
     tile, method = work.study.tile, models.MODELS.get(work.study.model.name)
     if method is None or "region" not in inspect.signature(method).parameters:
         return {}
