@@ -1,6 +1,6 @@
 """Classic MIL benchmarks under an honest protocol: the file's own repeated folds, nothing chosen on a test fold.
 
-    python benchmarks/classic_mil.py DATA.npz [--models abmil] [--repetitions 5]
+    python benchmarks/classic_mil.py DATA.npz [--models abmil] [--repetitions 5] [--no-peers]
 
 DATA.npz: `features` [instance, dim], `bag` [instance], `label` [bag], `test` [repetition, fold, bag]. Features are
 standardised on the training bags of each fold. One recipe for every deep method and every file: AdamW at 5e-4, four
@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--models", default="abmil")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
@@ -80,7 +81,8 @@ def main() -> None:
     for name, (columns, classifier) in baselines().items():
         found[name] = Runs(np.stack([baseline(classifier, columns, bags, label, folds) for folds in test]))
         report(name, found[name], label)
-    peers = list(PEERS) if importlib.util.find_spec("torchmil") else []
+    there = importlib.util.find_spec("torchmil") is not None
+    peers = list(PEERS) if arguments.peers and there else []
     names = [*arguments.models.split(","), *peers]
     for name in names:
         found[name] = cross_validate(name, bags, label, test)
@@ -90,7 +92,7 @@ def main() -> None:
         for other in [*baselines(), *(one for one in names if one != name)]:
             value, low, high = paired(found[name], found[other], label)
             print(f"{other:>32} {value:>+9.3f} ({low:+.3f} to {high:+.3f})")
-    if not peers:
+    if not there:
         print("torchmil is not installed: its rows are left out")
 
 

@@ -26,6 +26,9 @@ from wsi_mil.training import Bags, FitSettings, fit, infer
 DIM, SIDE, KIND = 32, 14, 6
 Bag = tuple[np.ndarray, np.ndarray]
 
+SMALL = {"gtp": {"clusters": 20, "depth": 2, "heads": 4}, "lca_db": {"region": 1}}
+"""gtp: the size at which it was measured elsewhere; lca_db: half of the numbers taken for a coarser scale."""
+
 
 def witness_bags(count: int, random: np.random.Generator) -> tuple[list[Bag], np.ndarray, list[np.ndarray]]:
     """Bags, labels, and which tiles are witnesses."""
@@ -80,6 +83,7 @@ def run(name: str, task_name: str, seed: int) -> tuple[float, float, float]:
     told = {str(index): {"label": str(label)} for index, label in enumerate(labels)}
     task = build_task("classification", classes=("0", "1")).fit(told)
     sizes = {"hidden": 32, "attention": 32} if task_name == "witness" else {"hidden": 32}
+    sizes |= SMALL.get(name, {})
     known = inspect.signature(MODELS[name]).parameters
     model = build_model(
         name, dim=DIM, n_out=2, seed=seed, **{key: value for key, value in sizes.items() if key in known}
