@@ -26,6 +26,9 @@ from wsi_mil.training import Bags, FitSettings, fit, infer
 DIM, SIDE, KIND = 32, 14, 6
 Bag = tuple[np.ndarray, np.ndarray]
 
+SMALL = {"gtp": {"clusters": 20, "depth": 2, "heads": 4}, "lca_db": {"region": 1}}
+"""gtp: the size at which it was measured elsewhere; lca_db: half of the numbers taken for a coarser scale."""
+
 
 def witness_bags(count: int, random: np.random.Generator) -> tuple[list[Bag], np.ndarray, list[np.ndarray]]:
     """Bags, labels, and which tiles are witnesses."""
@@ -80,13 +83,15 @@ def run(name: str, task_name: str, seed: int) -> tuple[float, float, float]:
     told = {str(index): {"label": str(label)} for index, label in enumerate(labels)}
     task = build_task("classification", classes=("0", "1")).fit(told)
     sizes = {"hidden": 32, "attention": 32} if task_name == "witness" else {"hidden": 32}
+    sizes |= SMALL.get(name, {})
     known = inspect.signature(MODELS[name]).parameters
     model = build_model(
         name, dim=DIM, n_out=2, seed=seed, **{key: value for key, value in sizes.items() if key in known}
     )
     settings = FitSettings(epochs=12, patience=0, lr=1e-3, standardise=False)
     if task_name == "spatial":
-        settings = FitSettings(epochs=40, patience=0, lr=1e-3, batch_bags=8, standardise=False)
+        rate = model.recipe.get("lr", 1e-3)
+        settings = FitSettings(epochs=40, patience=0, lr=rate, batch_bags=8, standardise=False)
     start = time.perf_counter()
     fit(
         model,

@@ -179,29 +179,7 @@ def demo(
         raise typer.Exit(1)
 
 
-@app.command("slide", rich_help_panel=LOOK_PANEL)
-def slide(
-    file: Annotated[str, typer.Argument(help="A slide: a file, a folder of OME-Zarr or DICOM, or a URL of a TIFF.")],
-    mpp: Annotated[float | None, typer.Option("--mpp", help="Its scale, where the file does not say.")] = None,
-    reader: Annotated[str, typer.Option("--reader", help="Read it with this reader and no other.")] = "",
-    compare: Annotated[
-        bool,
-        typer.Option("--compare", help="Read random regions with every reader that opens it, and compare them."),
-    ] = False,
-) -> None:
-    """Show what a slide is: levels, size, scale and where it comes from; which reader was chosen, and why no other."""
-    _log(verbose=False)
-    from wsi_mil.console import show_comparison, show_readers, show_slide
-    from wsi_mil.slides import open_slide, survey
-
-    with open_slide(file, mpp=mpp, reader=reader or None) as opened:
-        show_slide(opened, _console())
-    if reader or "://" in str(file):
-        return
-    found = survey(file, mpp=mpp)
-    show_readers(found, _console())
-    if compare:
-        show_comparison(found, _console())
+app.command("slide", rich_help_panel=LOOK_PANEL)(commands.slide)
 
 
 @app.command("models", rich_help_panel=LOOK_PANEL)

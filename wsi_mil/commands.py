@@ -1,4 +1,4 @@
-"""Commands about encoders and bags: list and check encoders; import, export and verify bags."""
+"""Commands that look: encoders listed and checked, one slide shown; and bags imported, exported and verified."""
 
 from __future__ import annotations
 
@@ -44,6 +44,32 @@ def encoders(
         raise ConfigError("write `wsi-mil encoders` for the list, or `wsi-mil encoders check NAME`")
     how = {"weights": weights or None, "precision": precision, "pooling": pooling}
     _check(name, how, device=device, golden=golden, save_golden=save_golden)
+
+
+def slide(
+    file: Annotated[str, typer.Argument(help="A slide: a file, a folder of OME-Zarr or DICOM, or a URL of a TIFF.")],
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Its scale, where the file does not say.")] = None,
+    reader: Annotated[str, typer.Option("--reader", help="Read it with this reader and no other.")] = "",
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Read random regions with every reader that opens it, and compare them."),
+    ] = False,
+) -> None:
+    """Show what a slide is: levels, size, scale and where it comes from; which reader was chosen, and why no other."""
+    from rich.console import Console
+
+    from wsi_mil.console import show_comparison, show_readers, show_slide
+    from wsi_mil.slides import open_slide, survey
+
+    console = Console()
+    with open_slide(file, mpp=mpp, reader=reader or None) as opened:
+        show_slide(opened, console)
+    if reader or "://" in str(file):
+        return
+    found = survey(file, mpp=mpp)
+    show_readers(found, console)
+    if compare:
+        show_comparison(found, console)
 
 
 bags = typer.Typer(help="Import, export and verify bags of features.", no_args_is_help=True)

@@ -188,12 +188,13 @@ def show_models(console: Console) -> None:
             name,
             _told(getattr(method, "spatial", None)),
             _told(getattr(method, "exact_contributions", None)),
+            method.use,
             method.cost,
             method.paper,
         )
         for name, method in sorted(MODELS.items())
     ]
-    show_table(rows, ("model", "spatial", "exact map", "cost in N tiles", "paper"), console)
+    show_table(rows, ("model", "spatial", "exact map", "when to use it", "cost in N tiles", "paper"), console)
 
 
 def show_encoders(console: Console) -> None:

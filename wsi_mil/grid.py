@@ -144,6 +144,8 @@ class EncoderContract:
     tile_mpp: float
     """Scale of the tiles that were encoded."""
     stain: str = "none"
+    scales: tuple[float, ...] = ()
+    """Coarser scales at which each place was encoded as well; their features stand beside the tile's own."""
     source: str = field(default="", compare=False)
     """Where the weights came from: a hub's repository, a file's name. The same weights from elsewhere are the same."""
     trained_mpp: tuple[float, ...] = field(default=(), compare=False)
@@ -162,8 +164,22 @@ class EncoderContract:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> EncoderContract:
         """The contract back from `to_dict`, or from its JSON."""
-        tuples = {name: tuple(value.get(name, ())) for name in ("mean", "std", "trained_mpp")}
+        tuples = {name: tuple(value.get(name, ())) for name in ("mean", "std", "trained_mpp", "scales")}
         return cls(**{**value, **tuples})
+
+    @property
+    def width(self) -> int:
+        """Columns of features that a model reads: those of every scale."""
+        return self.dim * (1 + len(self.scales))
+
+    def beside(self, other: EncoderContract) -> EncoderContract:
+        """The contract of two encoders' features of the same tiles, this one's to the left."""
+        joined = {
+            name: f"{getattr(self, name)} + {getattr(other, name)}"
+            for name in ("name", "revision", "weights_digest", "architecture", "precision", "stain", "licence")
+        }
+        whole = {"dim": self.dim + other.dim, "versions": self.versions | other.versions}
+        return dataclasses.replace(self, **joined, **whole)  # type: ignore[arg-type]
 
     def difference(self, other: EncoderContract) -> list[str]:
         """Each compared field that differs, as "name: this -> other"; empty where features of both may mix."""

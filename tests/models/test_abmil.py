@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from contracts.aggregator import held_out_auroc, planted, ragged
+from contracts.planted import held_out_auroc, planted, ragged
 
 from wsi_mil.evaluation import tile_ap
 from wsi_mil.models import MIL, build_model

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.aggregator import AggregatorContract, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import ragged
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import build_model
@@ -81,3 +82,38 @@ def test_one_tile_can_be_trained_on() -> None:
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="cral"):
         build_model("cral", dim=4, n_out=2, **options)
+
+
+def test_each_of_two_labels_finds_its_own_lesion() -> None:
+    random = torch.Generator().manual_seed(0)
+    cells = torch.cartesian_prod(torch.arange(12), torch.arange(12))
+    slides = []
+    for number in range(160):
+        features, present = torch.randn(144, 8, generator=random), torch.tensor([number % 2, number // 2 % 2]) > 0
+        lesions = torch.zeros(144, 2, dtype=torch.bool)
+        for label in range(2):
+            # one in the left half and one in the right, so that they never meet
+            corner = torch.tensor([6 * label, 0]) + torch.stack(
+                [torch.randint(0, 4, (), generator=random), torch.randint(0, 10, (), generator=random)]
+            )
+            lesions[:, label] = ((cells >= corner) & (cells < corner + 3)).all(1) & present[label]
+            features[lesions[:, label], label] += 4
+        slides.append((features, lesions, present.float()))
+    model = build_model("cral", dim=8, n_out=2, seed=0, hidden=16, width=8, norm="softmax", dropout=0.0)
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(150):
+        batch = [slides[(8 * step + place) % 120] for place in range(8)]
+        pooled = model.train()(torch.cat([one[0] for one in batch]), cells.repeat(8, 1), torch.arange(0, 9 * 144, 144))
+        wanted = torch.stack([one[2] for one in batch])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(pooled.logits, wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval()
+    found = [
+        bool(lesions[model(features, cells, torch.tensor([0, 144])).scores[:, label].argmax(), label])
+        for features, lesions, present in slides[120:]
+        for label in range(2)
+        if present[label]
+    ]
+    assert sum(found) / len(found) > 0.95

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.aggregator import AggregatorContract, planted, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import planted, ragged
 from torch.nn import functional
 
 from wsi_mil.errors import ModelError

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from contracts.aggregator import ragged
+from contracts.planted import ragged
 from torch import Tensor
 
 from wsi_mil.models.graph import SquareConvolution, cut_losses, degrees, neighbour_edges, neighbour_sum, squares

@@ -7,7 +7,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from contracts.aggregator import AggregatorContract, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import ragged
 from torch.nn import functional
 
 from wsi_mil.errors import ModelError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from contracts.aggregator import AggregatorContract, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import ragged
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
@@ -104,7 +105,7 @@ class Echo(Aggregator):
     """Gives back where each tile lies: column and row as its two scores."""
 
     weights, exact_contributions, spatial, own_logits = "none", False, True, True
-    paper, cost, queries, embedding_dim = "none", "O(N)", ("column", "row"), 1
+    use, paper, cost, queries, embedding_dim = "never", "none", "O(N)", ("column", "row"), 1
 
     def __init__(self, dim: int, n_out: int) -> None:
         super().__init__()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from contracts.aggregator import AggregatorContract, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import ragged
 
 from wsi_mil.models import build_model
 from wsi_mil.models.graph import neighbour_edges

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.aggregator import AggregatorContract, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import ragged
 from torch import Tensor
 from torch.nn import functional
 

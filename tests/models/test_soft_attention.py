@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.aggregator import AggregatorContract, ragged
+from contracts.aggregator import AggregatorContract
+from contracts.planted import ragged
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import build_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from contracts.aggregator import ragged
+from contracts.planted import ragged
 
 from wsi_mil.models.layers import segments
 from wsi_mil.models.windows import windows

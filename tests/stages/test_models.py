@@ -15,7 +15,7 @@ from wsi_mil.stages import Work
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"lca_db"}))  # reads two scales: see test_beside.py
 def test_a_model_goes_the_whole_way(name: str, cohort: Path, copy_of: Callable[..., Work]) -> None:
     work = copy_of("tissue", "tile", "extract", "split")
     work = open_work(cohort, work.root, f"model={{name: {name}}}", "train.epochs=1")

@@ -10,6 +10,8 @@ from wsi_mil.config import explain, parse
 from wsi_mil.errors import ConfigError, ModelError
 from wsi_mil.stages import STAGES, Study, load_study, study_of_model
 from wsi_mil.stages.stage import Stage
+from wsi_mil.stages.train import Train
+from wsi_mil.training import FitSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -59,3 +61,10 @@ def test_numbers_as_classes_are_text(tmp_path: Path) -> None:
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no trained model"):
         study_of_model(tmp_path, slides="x")
+
+
+def test_a_model_brings_what_it_needs_to_train_and_the_study_wins() -> None:
+    train = Train()
+    assert train.settings({}) == FitSettings()
+    assert train.settings({"lr": 1e-3, "batch_bags": 8}) == FitSettings(lr=1e-3, batch_bags=8)
+    assert Train(lr=2e-3, batch_bags=1).settings({"lr": 1e-3, "batch_bags": 8}) == FitSettings(lr=2e-3)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.aggregator import planted, two_classes
+from contracts.planted import planted, two_classes
 from torch import Tensor
 from torch.nn import functional
 

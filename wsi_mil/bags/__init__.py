@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from wsi_mil.bags.batch import Batch, collate
     from wsi_mil.bags.export import LAYOUTS, export_bag
     from wsi_mil.bags.foreign import ForeignBag, read_foreign
+    from wsi_mil.bags.grid_file import grid_to_hdf5, read_grid
     from wsi_mil.bags.hdf5 import (
         BagHeader,
         bag_to_hdf5,
-        grid_to_hdf5,
         read_bag,
-        read_grid,
         read_header,
         read_quality,
         verify_bag,
     )
     from wsi_mil.bags.imported import Given, import_bag
+    from wsi_mil.bags.scales import Scale, beside, coarser_grid, times_coarser
     from wsi_mil.bags.store import BagWriter
 
 _HOME = {
@@ -30,9 +30,9 @@ _HOME = {
     "collate": "batch",
     "BagHeader": "hdf5",
     "bag_to_hdf5": "hdf5",
-    "grid_to_hdf5": "hdf5",
+    "grid_to_hdf5": "grid_file",
     "read_bag": "hdf5",
-    "read_grid": "hdf5",
+    "read_grid": "grid_file",
     "read_header": "hdf5",
     "read_quality": "hdf5",
     "verify_bag": "hdf5",
@@ -43,6 +43,10 @@ _HOME = {
     "read_foreign": "foreign",
     "Given": "imported",
     "import_bag": "imported",
+    "Scale": "scales",
+    "beside": "scales",
+    "coarser_grid": "scales",
+    "times_coarser": "scales",
 }
 """Which file each public name lives in; loaded when first used, since some of them need torch or h5py."""
 
@@ -54,8 +58,11 @@ __all__ = [
     "Batch",
     "ForeignBag",
     "Given",
+    "Scale",
     "bag_to_hdf5",
+    "beside",
     "cells",
+    "coarser_grid",
     "collate",
     "export_bag",
     "grid_to_hdf5",
@@ -65,6 +72,7 @@ __all__ = [
     "read_grid",
     "read_header",
     "read_quality",
+    "times_coarser",
     "verify_bag",
 ]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from wsi_mil.errors import BagError
 from wsi_mil.grid import EncoderContract, SlideRef, TileGrid, TileStatus
+
+if TYPE_CHECKING:
+    from wsi_mil.bags.scales import Scale
 
 BLOCK_ROWS = 8192
 """Rows looked at in one go by checks and digests, so that a bag larger than memory can pass through."""
@@ -35,6 +39,8 @@ class Bag:
     """A TileStatus a tile."""
     quality: dict[str, Float32[np.ndarray, "tile"]] = field(default_factory=dict)
     """Further measures a tile, by name (sharpness, pen, ...)."""
+    scales: tuple[Scale, ...] = ()
+    """The same places at coarser scales, finest first."""
     known_finite: InitVar[bool] = False
     """Says that the features were checked before, when their file was written: looking at each costs more than reading
     them."""
@@ -81,7 +87,8 @@ class Bag:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the features and their places."""
-        return features_digest(self.grid.coords_l0, _blocks(self.features), dtype=self.features.dtype)
+        own = features_digest(self.grid.coords_l0, _blocks(self.features), dtype=self.features.dtype)
+        return whole_digest(own, self.scales)
 
 
 def cells(grid: TileGrid) -> Int64[np.ndarray, "tile 2"]:
@@ -104,6 +111,12 @@ def features_digest(
     for block in blocks:
         sha.update(np.ascontiguousarray(block, dtype=np.dtype(dtype).newbyteorder("<")).data)
     return sha.hexdigest()
+
+
+def whole_digest(own: str, scales: Sequence[Scale]) -> str:
+    """The digest of a bag with coarser scales: that of its own tiles, and of each scale's."""
+    parts = [features_digest(one.grid.coords_l0, _blocks(one.features), dtype=one.features.dtype) for one in scales]
+    return hashlib.sha256("".join([own, *parts]).encode()).hexdigest() if parts else own
 
 
 def first_not_finite(features: Float[np.ndarray, "tile dim"]) -> int | None:

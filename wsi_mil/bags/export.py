@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_mil.bags.bag import Bag
-from wsi_mil.bags.hdf5 import magnification
+from wsi_mil.bags.grid_file import magnification
 from wsi_mil.errors import BagError, unknown
 from wsi_mil.layout import folder_name
 

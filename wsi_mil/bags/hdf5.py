@@ -5,6 +5,7 @@
     tissue         (tile)       float32  share of the tile that is tissue
     status         (tile)       uint8    TileStatus, bags only
     quality/NAME   (tile)       float32  bags only, any number: sharpness, share of ink ... by name
+    scale/MPP/...               features, coords, tissue and status of a coarser scale, bags only
 
 In one piece and not compressed: features hardly shrink, and a bag of 10,000 x 1,536 reads in 9 ms where row-sized
 chunks take 150. The bytes are made in memory and written with plain I/O by the caller, since HDF5 itself leaves a file
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
-from wsi_mil.bags.bag import Bag, features_digest, first_not_finite
+from wsi_mil.bags.bag import Bag, features_digest, first_not_finite, whole_digest
+from wsi_mil.bags.grid_file import check_complete, grid_in, placed_in, slide_in, write_grid
 from wsi_mil.bags.safe import attribute, attributes, dataset, opened
+from wsi_mil.bags.scales import Scale, read_scales, write_scales
 from wsi_mil.errors import BagError
 from wsi_mil.grid import EncoderContract, SlideRef, TileGrid
-from wsi_mil.version import __version__
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -61,29 +61,12 @@ class FeatureRows:
     dtype: np.dtype[np.floating]
 
 
-def grid_to_hdf5(grid: TileGrid, *, attributes: Mapping[str, str | int | float] | None = None) -> bytes:
-    """The bytes of a grid's file; `attributes` are stored beside the grid's own."""
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        _write_grid(file, grid, kind="grid")
-        file.attrs.update(dict(attributes or {}))
-        file.attrs["complete"] = 1
-    return buffer.getvalue()
-
-
-def read_grid(path: Path) -> TileGrid:
-    """The grid in a grid's or a bag's file; raises BagError where the file is broken, unsafe or not whole."""
-    with opened(path) as file:
-        values = attributes(file)
-        _check_complete(values, path)
-        return _grid(file, values, path)
-
-
 def bag_to_hdf5(bag: Bag) -> bytes:
     """The bytes of a bag's file; the same bag gives the same bytes."""
     buffer = io.BytesIO()
     rows = FeatureRows(blocks=[bag.features], dtype=bag.features.dtype)
-    write_bag(buffer, rows, grid=bag.grid, encoder=bag.encoder, status=bag.status, quality=bag.quality)
+    parts: dict[str, Any] = {"status": bag.status, "quality": bag.quality, "scales": bag.scales}
+    write_bag(buffer, rows, grid=bag.grid, encoder=bag.encoder, **parts)
     return buffer.getvalue()
 
 
@@ -95,6 +78,7 @@ def write_bag(
     encoder: EncoderContract,
     status: UInt8[np.ndarray, "tile"],
     quality: Mapping[str, Float32[np.ndarray, "tile"]],
+    scales: Sequence[Scale] = (),
 ) -> None:
     """Write a bag's file into an open binary file (in memory, or a guarded one on disk).
 
@@ -111,7 +95,7 @@ def write_bag(
                 )
             features[start : start + len(block)] = block
             start += len(block)
-        _write_grid(file, grid, kind="bag")
+        write_grid(file, grid, kind="bag")
         file.create_dataset("status", data=status)
         for name, values in sorted(quality.items()):
             file.create_dataset(f"quality/{name}", data=values)
@@ -121,7 +105,9 @@ def write_bag(
         file.attrs["encoder_weights_digest"] = encoder.weights_digest
         file.attrs["dim"] = encoder.dim
         file.attrs["finite"] = 1
-        file.attrs["features_digest"] = features_digest(grid.coords_l0, iter(rows.blocks), dtype=rows.dtype)
+        write_scales(file, scales)
+        own = features_digest(grid.coords_l0, iter(rows.blocks), dtype=rows.dtype)
+        file.attrs["features_digest"] = whole_digest(own, scales)
         file.attrs["complete"] = 1
 
 
@@ -145,17 +131,19 @@ def _read_bag(path: Path, *, rows: NDArray[Any] | None, known_finite: bool | Non
     with opened(path) as file:
         values = attributes(file)
         header = _header(values, path)
-        grid = _grid(file, values, path)
+        grid = grid_in(file, values, path)
         kinds = ("float16", "float32")
         stored = dataset(file, "features", path=path, kinds=kinds, shape=(len(grid), header.dim))
         features = _rows(path, stored, rows)
         finite = bool(values.get("finite", 0)) if known_finite is None else known_finite
         status = dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()]
         quality = _quality(file, path)
+        scales = read_scales(file, path, slide=grid.slide, dim=header.dim)
     if rows is not None:
         grid, status = grid.take(rows), status[rows]
         quality = {name: values[rows] for name, values in quality.items()}
-    return Bag(grid.slide, features, grid, header.encoder, status, quality, known_finite=finite)
+    parts: dict[str, Any] = {"status": status, "quality": quality, "scales": scales, "known_finite": finite}
+    return Bag(slide=grid.slide, features=features, grid=grid, encoder=header.encoder, **parts)
 
 
 def read_quality(path: Path) -> tuple[TileGrid, UInt8[np.ndarray, "tile"], dict[str, Float32[np.ndarray, "tile"]]]:
@@ -163,7 +151,7 @@ def read_quality(path: Path) -> tuple[TileGrid, UInt8[np.ndarray, "tile"], dict[
     with opened(path) as file:
         values = attributes(file)
         _header(values, path)
-        grid = _grid(file, values, path)
+        grid = grid_in(file, values, path)
         return grid, dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()], _quality(file, path)
 
 
@@ -201,100 +189,12 @@ def _rows(path: Path, stored: h5py.Dataset, rows: NDArray[Any] | None) -> NDArra
     return np.array(mapped[rows], dtype=stored.dtype.newbyteorder("="))
 
 
-def _write_grid(file: h5py.File, grid: TileGrid, *, kind: str) -> None:
-    slide, size = grid.slide, np.asarray(grid.slide.size_l0)
-    effective = np.asarray(grid.extent_l0) * slide.mpp / grid.size_px
-    values: dict[str, Any] = {
-        "format": f"wsi_mil {kind}",
-        "format_version": FORMAT_VERSION,
-        "package_version": __version__,
-        "slide": slide.id,
-        "slide_fingerprint": slide.fingerprint,
-        "slide_size_l0": size,
-        "slide_mpp": np.asarray(slide.mpp),
-        "slide_mpp_source": slide.mpp_source,
-        "tile_size_px": grid.size_px,
-        "tile_mpp_requested": grid.mpp,
-        "tile_mpp_effective": effective,
-        "tile_extent_l0": np.asarray(grid.extent_l0),
-        "tile_step_l0": np.asarray(grid.step_l0),
-        "tiles": len(grid),
-        "placed": int(grid.placed),
-    }
-    file.attrs.update(values)
-    coords = file.create_dataset("coords", data=grid.coords_l0.astype(np.int64))
-    coords.attrs.update(_peer_attributes(grid))
-    file.create_dataset("tissue", data=grid.tissue.astype(np.float32))
-
-
-def _peer_attributes(grid: TileGrid) -> dict[str, Any]:
-    """What readers of CLAM's and TRIDENT's files look for on `coords`; magnifications are nominal (10 / mpp)."""
-    width, height = grid.slide.size_l0
-    shares = np.asarray(grid.step_l0) / np.asarray(grid.extent_l0)
-    return {
-        "name": grid.slide.id,
-        "patch_size": grid.size_px,
-        "patch_size_level0": round(grid.extent_l0[0]),
-        "patch_level": 0,
-        "downsample": np.asarray(grid.extent_l0) / grid.size_px,
-        "level_dim": np.asarray([width, height]),
-        "downsampled_level_dim": np.asarray([width, height]),
-        "level0_width": width,
-        "level0_height": height,
-        "level0_magnification": magnification(grid.slide.mpp[0]),
-        "target_magnification": magnification(grid.mpp),
-        "overlap": round(grid.size_px * (1 - float(shares[0]))),
-    }
-
-
-def magnification(mpp: float) -> int:
-    """The nominal magnification of a scale, at least 1; 0 where the scale is unknown."""
-    return max(1, round(10 / mpp)) if mpp else 0
-
-
-def _check_complete(values: Mapping[str, Any], path: Path) -> None:
-    if not str(values.get("format", "")).startswith("wsi_mil "):
-        raise BagError(f"{path}: not one of our grids or bags; import it as a foreign bag")
-    if attribute(values, "format_version", int, path=path) > FORMAT_VERSION:
-        raise BagError(f"{path}: written by a newer wsi_mil than {__version__}; update the package")
-    if int(values.get("complete", 0)) != 1:
-        raise BagError(f"{path}: not written to its end; remove it and run its stage again")
-
-
-def _grid(file: h5py.File, values: Mapping[str, Any], path: Path) -> TileGrid:
-    tiles = attribute(values, "tiles", int, path=path)
-    return TileGrid(
-        slide=_slide(values, path),
-        coords_l0=dataset(file, "coords", path=path, kinds=("int64",), shape=(tiles, 2))[()],
-        tissue=dataset(file, "tissue", path=path, kinds=("float32",), shape=(tiles,))[()],
-        size_px=attribute(values, "tile_size_px", int, path=path),
-        mpp=attribute(values, "tile_mpp_requested", float, path=path),
-        extent_l0=attribute(values, "tile_extent_l0", tuple, path=path),
-        step_l0=attribute(values, "tile_step_l0", tuple, path=path),
-        placed=_placed(values),
-    )
-
-
-def _placed(values: Mapping[str, Any]) -> bool:
-    return bool(values.get("placed", 1))
-
-
-def _slide(values: Mapping[str, Any], path: Path) -> SlideRef:
-    return SlideRef(
-        id=attribute(values, "slide", str, path=path),
-        fingerprint=attribute(values, "slide_fingerprint", str, path=path),
-        size_l0=attribute(values, "slide_size_l0", tuple, path=path),
-        mpp=attribute(values, "slide_mpp", tuple, path=path),
-        mpp_source=attribute(values, "slide_mpp_source", str, path=path),
-    )
-
-
 def _header(values: Mapping[str, Any], path: Path) -> BagHeader:
-    _check_complete(values, path)
+    check_complete(values, path)
     if attribute(values, "format", str, path=path) != "wsi_mil bag":
         raise BagError(f"{path}: a grid without features, where a bag was expected; run extract first")
     return BagHeader(
-        slide=_slide(values, path),
+        slide=slide_in(values, path),
         encoder=EncoderContract.from_dict(json.loads(attribute(values, "encoder", str, path=path))),
         tiles=attribute(values, "tiles", int, path=path),
         dim=attribute(values, "dim", int, path=path),
@@ -303,5 +203,5 @@ def _header(values: Mapping[str, Any], path: Path) -> BagHeader:
         mpp=attribute(values, "tile_mpp_requested", float, path=path),
         extent_l0=attribute(values, "tile_extent_l0", tuple, path=path),
         step_l0=attribute(values, "tile_step_l0", tuple, path=path),
-        placed=_placed(values),
+        placed=placed_in(values),
     )

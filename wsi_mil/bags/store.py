@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_mil.bags.bag import BLOCK_ROWS
 from wsi_mil.bags.hdf5 import FeatureRows, write_bag
+from wsi_mil.bags.scales import Scale
 from wsi_mil.errors import BagError
 from wsi_mil.grid import EncoderContract, TileGrid, TileStatus
 
@@ -115,7 +116,7 @@ class BagWriter:
         """Mark tiles as left out for their quality; what could not be read stays marked so."""
         self._status[tiles & (self._status != TileStatus.UNREADABLE)] = TileStatus.EXCLUDED
 
-    def save(self, draft: Path) -> None:
+    def save(self, draft: Path, *, scales: Sequence[Scale] = ()) -> None:
         """Write the whole bag to a draft, which the caller flushes and renames (`wsi_mil.files.drafted`).
 
         Raises BagError where tiles are missing, and OSError (disk full, no permission) with nothing but the draft left.
@@ -125,6 +126,7 @@ class BagWriter:
         rows = FeatureRows(blocks=_Blocks(self), dtype=self._dtype)
         parts: dict[str, Any] = {"grid": self._grid, "encoder": self._encoder, "status": self._status}
         parts["quality"] = self._quality
+        parts["scales"] = scales
         if self._file is None:
             buffer = io.BytesIO()
             write_bag(buffer, rows, **parts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.cohort.clinical import ClinicalEncoder as ClinicalEncoder
+    from wsi_mil.cohort.clinical import Record as Record
     from wsi_mil.cohort.splits import ROLES as ROLES
     from wsi_mil.cohort.splits import check_folds as check_folds
     from wsi_mil.cohort.splits import make_folds as make_folds
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.table import read_table as read_table
 
 _PLACES = {
+    "ClinicalEncoder": "clinical",
+    "Record": "clinical",
     "Cohort": "table",
     "SLIDE_SUFFIXES": "table",
     "NO_SLIDES": "table",

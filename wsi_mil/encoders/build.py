@@ -89,7 +89,8 @@ def from_entry(
     transform = Transform(entry.input_px, *entry.norm, resize_px=entry.resize_px, filter=entry.filter)
     if not any_scale:
         _check_scale(entry, transform, tile_px=tile_px, tile_mpp=tile_mpp)
-    module, facts = _loaded(entry, weights)
+    module, loaded = _loaded(entry, weights)
+    facts: dict[str, Any] = loaded
     module.eval()
     pooling = pooling or entry.pooling
     contract = EncoderContract(

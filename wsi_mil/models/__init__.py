@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wsi_mil.models.hierarchical import Hierarchical as Hierarchical
     from wsi_mil.models.instance import InstanceMIL as InstanceMIL
     from wsi_mil.models.latent import Latent as Latent
+    from wsi_mil.models.lca_db import LCADB as LCADB
     from wsi_mil.models.lesion_query import LesionQuery as LesionQuery
     from wsi_mil.models.local import Local as Local
     from wsi_mil.models.loss_attention import LossAttention as LossAttention
@@ -52,6 +53,7 @@ _FILES = {
     "GasHis": "gashis",
     "Hierarchical": "hierarchical",
     "InstanceMIL": "instance",
+    "LCADB": "lca_db",
     "Latent": "latent",
     "LesionQuery": "lesion_query",
     "Local": "local",

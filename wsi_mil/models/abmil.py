@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Attention, Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Attention, Projection, attention_pooled, segments
 
 
 class ABMIL(Aggregator):
@@ -28,6 +28,7 @@ class ABMIL(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = False
+    use = "the default; a few or many tiles show it"
     paper = "Ilse, Tomczak, Welling: Attention-based Deep Multiple Instance Learning, ICML 2018"
     cost = "time O(N dim hidden), memory O(N hidden)"
 
@@ -65,7 +66,4 @@ class ABMIL(Aggregator):
         """Attention-weighted mean of each bag's projected tiles."""
         parts = segments(offsets, device=features.device)
         tiles = self.projection(features)  #                                              tile hidden
-        scores = self.attention(tiles)  #                                                 tile query
-        attention = segment_softmax(scores, parts)  #                                     tile query
-        embedding = weighted_sum(tiles, attention, parts)  #                              bag query hidden
-        return Pooled(embedding, scores, attention, None, None, {"tiles": tiles})
+        return attention_pooled(tiles, self.attention(tiles), parts)

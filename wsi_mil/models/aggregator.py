@@ -65,9 +65,13 @@ class Aggregator(nn.Module, ABC):
     """Whether the place of a tile matters; where not, cells are ignored entirely."""
     own_logits: bool
     """Whether `pool` gives logits; where not, `MIL` puts a linear head on the embedding."""
+    use: str
+    """When to take it, in some words."""
     paper: str
     cost: str
     """Time and memory in the number of tiles N."""
+    recipe: Mapping[str, float] = {}
+    """Settings of training (lr, batch_bags) that the method needs where a study sets none; found on planted bags."""
     breaks: Mapping[str, str] = {}
     """Properties of the contract that the method breaks on purpose, each with the reason."""
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Attention, Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Attention, Projection, attention_pooled, segments
 
 
 class CLAM(Aggregator):
@@ -27,6 +27,7 @@ class CLAM(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = False
+    use = "one class a slide, when tiles should be told apart as well as slides"
     paper = (
         "Lu et al.: Data-efficient and weakly supervised computational pathology, Nature Biomedical Engineering 2021"
     )
@@ -67,15 +68,14 @@ class CLAM(Aggregator):
         """Attention-weighted mean of each bag's tiles; in training also what the cluster classifiers say of them."""
         parts = segments(offsets, device=features.device)
         tiles = self.projection(features)  #                                              tile hidden
-        scores = self.attention(tiles)  #                                                 tile query
-        attention = segment_softmax(scores, parts)
-        aux = {"tiles": tiles}
+        pooled = attention_pooled(tiles, self.attention(tiles), parts)
+        aux = pooled.aux
         if self.training and self.clusters is not None:
             aux["cluster_logits"] = self.clusters(tiles).unflatten(1, (-1, 2))  #         tile out 2
             aux["cluster_tiles"] = torch.tensor(self.tiles)
             aux["cluster_exclusive"] = torch.tensor(self.exclusive)
             aux["cluster_hinge"] = torch.tensor(self.hinge)
-        return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, aux)
+        return pooled
 
 
 def _check(branches: str, *, tiles: int, clusters: float, instance_loss: str) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.graph import SquareConvolution, squares
-from wsi_mil.models.layers import segment_mean, segment_softmax, segment_sum, segments, weighted_sum
+from wsi_mil.models.layers import TileNorm, segment_mean, segment_softmax, segment_sum, segments, weighted_sum
 
 
 class CRAL(Aggregator):
@@ -30,6 +30,8 @@ class CRAL(Aggregator):
     exact_contributions = True
     spatial = True
     own_logits = True
+    recipe = {"lr": 1e-3, "batch_bags": 8}
+    use = "several labels a slide, each with a map; what lies beside what"
     paper = "Guan, Huang: Multi-label chest X-ray image classification via category-wise residual attention, PRL 2020"
     cost = "time O(N (dim + 9 width) hidden + N log N), memory O(N (hidden + 9 width))"
 
@@ -85,19 +87,3 @@ class CRAL(Aggregator):
         contributions = (added + even if self.residual else added) * functional.linear(tiles, self.head)
         logits = segment_sum(contributions, parts) + self.bias
         return Pooled(embedding, scores, attention, logits, contributions, {})
-
-
-class TileNorm(nn.Module):
-    """Batch norm over tiles; a batch of one tile, which has no spread, is read with the numbers of earlier ones."""
-
-    def __init__(self, columns: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(columns)
-
-    def forward(self, tiles: Float[Tensor, "tile column"]) -> Float[Tensor, "tile column"]:
-        """Each column with mean 0 and spread 1 over the batch's tiles, then scaled."""
-        if len(tiles) > 1:
-            usual: Tensor = self.norm(tiles)
-            return usual
-        mean, variance = self.norm.running_mean, self.norm.running_var
-        return functional.batch_norm(tiles, mean, variance, self.norm.weight, self.norm.bias, eps=self.norm.eps)

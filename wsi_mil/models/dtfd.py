@@ -29,6 +29,7 @@ class DTFD(Aggregator):
     own_logits = False
     losses = {"pseudo_bags": 1.0}
     breaks = {"duplication": "copies of a tile are dealt to different pseudo-bags"}
+    use = "a needle in a haystack (metastases); never for ordered grades"
     paper = "Zhang et al.: DTFD-MIL, Double-Tier Feature Distillation Multiple Instance Learning, CVPR 2022"
     cost = "time O(N dim hidden + N log N), memory O(N hidden)"
 

@@ -28,6 +28,7 @@ class GasHis(Aggregator):
     exact_contributions = True
     spatial = True
     own_logits = True
+    use = "small bags: full attention beside convolutions over the grid"
     paper = "Chen et al.: GasHis-Transformer, Pattern Recognition 2022"
     cost = "time O(N^2 hidden), memory O(N^2 heads), so up to some 10,000 tiles"
     breaks = {"linear": "each two tiles of a bag have a weight that hangs on their places: N x N"}

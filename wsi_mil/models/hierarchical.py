@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Attention, Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Attention, Projection, attention_pooled, segments
 from wsi_mil.models.transformer import MaskedBlock
 from wsi_mil.models.windows import windows
 
@@ -28,6 +28,7 @@ class Hierarchical(Aggregator):
     spatial = True
     own_logits = False
     breaks = {"duplication": "tiles that share a cell come into regions of their own, of which there are then more"}
+    use = "tissue that is organised in regions"
     paper = "after Chen et al.: Hierarchical Image Pyramid Transformer (HIPT), CVPR 2022"
     cost = "time O(N (dim + side^2) hidden + R^2 hidden), memory O(N hidden) for R = N / side^2 regions"
 
@@ -81,6 +82,4 @@ class Hierarchical(Aggregator):
                 bag = block(bag, mask.new_ones(bag.shape[:2]))
             told.append(bag[0])
         tiles = near.collect(tokens + self.back(torch.cat(told))[:, None])
-        scores = self.attention(tiles)
-        attention = segment_softmax(scores, parts)
-        return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
+        return attention_pooled(tiles, self.attention(tiles), parts)

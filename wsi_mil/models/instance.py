@@ -33,6 +33,7 @@ class InstanceMIL(Aggregator):
     exact_contributions: bool
     spatial = False
     own_logits = True
+    use = "each tile's share must add up, and single tiles show it"
     paper = "Javed et al.: Additive MIL, NeurIPS 2022; noisy-or: Maron, Lozano-Perez, NIPS 1997"
     cost = "time O(N dim hidden), memory O(N hidden)"
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Attention, Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Attention, Projection, attention_pooled, segments
 from wsi_mil.models.transformer import CrossAttention
 
 
@@ -24,6 +24,7 @@ class Latent(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = False
+    use = "100,000 tiles that must hear of one another, places ignored"
     paper = "Jaegle et al.: Perceiver, ICML 2021; Xiang, Zhang: Exploring Low-Rank Property in MIL (ILRA), ICLR 2023"
     cost = "time O(64 N hidden + N dim hidden), memory O(N hidden)"
 
@@ -69,9 +70,7 @@ class Latent(Aggregator):
                 latents, bag = block(latents, bag)
             bags.append(bag)
         tiles = torch.cat(bags)
-        scores = self.attention(tiles)
-        attention = segment_softmax(scores, parts)
-        return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
+        return attention_pooled(tiles, self.attention(tiles), parts)
 
 
 class _Exchange(nn.Module):

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_mil.models.aggregator import Pooled
 
 
 class Segments(NamedTuple):
@@ -73,6 +76,14 @@ def segment_max(
     return torch.stack(tops), torch.stack(rows)
 
 
+def attention_pooled(
+    tiles: Float[Tensor, "tile hidden"], scores: Float[Tensor, "tile query"], parts: Segments
+) -> Pooled:
+    """a = softmax of the scores over each bag, z_q = sum_k a_kq h_k; logits are left to `MIL`, which needs `tiles`."""
+    attention = segment_softmax(scores, parts)  #                                         tile query
+    return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
+
+
 class Projection(nn.Module):
     """h = dropout(relu(W x + b)): the one layer that lets a frozen encoder's features fit the question.
 
@@ -88,6 +99,22 @@ class Projection(nn.Module):
         """Project each tile."""
         hidden: Tensor = self.dropout(self.linear(features).relu())
         return hidden
+
+
+class TileNorm(nn.Module):
+    """Batch norm over tiles; a batch of one tile, which has no spread, is read with the numbers of earlier ones."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(columns)
+
+    def forward(self, tiles: Float[Tensor, "tile column"]) -> Float[Tensor, "tile column"]:
+        """Each column with mean 0 and spread 1 over the batch's tiles, then scaled."""
+        if len(tiles) > 1:
+            usual: Tensor = self.norm(tiles)
+            return usual
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        return functional.batch_norm(tiles, mean, variance, self.norm.weight, self.norm.bias, eps=self.norm.eps)
 
 
 class Attention(nn.Module):

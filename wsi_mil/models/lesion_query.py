@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Projection, attention_pooled, segments
 
 _SHARPNESS = 10.0
 """Of the cosines in the separation term: queries apart by .1 differ by a factor of e."""
@@ -32,6 +32,7 @@ class LesionQuery(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = True
+    use = "several kinds of lesion, each with a map"
     paper = "Sun et al.: Lesion-Aware Transformers for Diabetic Retinopathy Grading, CVPR 2021"
     cost = "time O(N (dim + queries) hidden), memory O(N (hidden + queries))"
 
@@ -68,8 +69,9 @@ class LesionQuery(Aggregator):
         parts = segments(offsets, device=features.device)
         tiles = self.projection(features)  #                                              tile hidden
         scores = functional.linear(tiles, self.lesions) / self.embedding_dim**0.5  #      tile query
-        attention = segment_softmax(scores, parts)
-        found = weighted_sum(tiles, attention, parts)  #                                  bag query hidden
+        pooled = attention_pooled(tiles, scores, parts)
+        found, attention = pooled.embedding, pooled.attention
+        assert attention is not None  # it is a softmax
         importance = self.importance(found)  #                                            bag query 1
         importance = importance.to(torch.promote_types(importance.dtype, torch.float32)).softmax(dim=1)
         contributions = None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Attention, Projection, Segments, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Attention, Projection, Segments, attention_pooled, segments
 from wsi_mil.models.transformer import CrossAttention, MaskedBlock
 from wsi_mil.models.windows import windows
 
@@ -19,6 +19,10 @@ class Local(Aggregator):
     h = h + MHA(h, [g, h] + B), h = h + MLP(h), with B a learned number for each step across and down; every second time
     the windows are moved by half a side. Then gated attention over the tiles: a = softmax(e(h)), z = sum_k a_k h_k.
 
+    Each layer starts as a sum of what lies around (V and O near the identity, B falling with the distance, at another
+    pace for each head, and low for the tile itself, which is there already): from random weights it learned noise by
+    heart before it found that places matter (.52 against .98 on the planted arrangement).
+
     A tile's contribution is exact as a sum, and includes what the tile has heard. A window costs the same full or not.
     """
 
@@ -27,7 +31,9 @@ class Local(Aggregator):
     spatial = True
     own_logits = False
     breaks = {"duplication": "tiles that share a cell come into windows of their own, where each is one of the first"}
+    use = "100,000 tiles, each read with those around it"
     paper = "after Liu et al.: Swin Transformer, ICCV 2021, and Beltagy et al.: Longformer (global tokens), 2020"
+    recipe = {"lr": 3e-3, "batch_bags": 8}
     cost = "time O(N (dim + side^2) hidden + N log N), memory O(N (hidden + heads side^2))"
 
     def __init__(
@@ -70,9 +76,7 @@ class Local(Aggregator):
         for number, layer in enumerate(self.layers):
             shift = self.side // 2 if number % 2 else 0
             tokens, tiles = layer(tokens, tiles, cells.to(features.device), parts, shift=shift)
-        scores = self.attention(tiles)
-        attention = segment_softmax(scores, parts)
-        return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
+        return attention_pooled(tiles, self.attention(tiles), parts)
 
 
 class _Layer(nn.Module):
@@ -83,8 +87,10 @@ class _Layer(nn.Module):
         self.side = side
         self.globals = CrossAttention(hidden, heads=heads)
         self.block = MaskedBlock(hidden, heads=heads)
-        self.bias = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
-        nn.init.normal_(self.bias, std=0.02)
+        self.bias = nn.Parameter(_falling(heads, side) + torch.randn(heads, (2 * side - 1) ** 2) * 0.02)
+        with torch.no_grad():
+            for linear in (self.block.value, self.block.outward):
+                linear.weight.mul_(0.5).add_(torch.eye(hidden))
         places = torch.cartesian_prod(torch.arange(side), torch.arange(side))  #          slot 2: row, column
         apart = places[:, None] - places + side - 1
         self.register_buffer("steps", apart[..., 0] * (2 * side - 1) + apart[..., 1], persistent=False)
@@ -98,3 +104,11 @@ class _Layer(nn.Module):
         bias = self.bias[:, self.steps]  #                                                head slot slot
         seen = self.block(near.spread(tiles), near.mask(), context=tokens[near.bag], bias=bias)
         return tokens, near.collect(seen)
+
+
+def _falling(heads: int, side: int) -> Float[Tensor, "head step"]:
+    """At each step across and down, less by 4 (first head) to 1/4 (last) for each cell of distance beyond the first."""
+    steps = torch.arange(2 * side - 1) - (side - 1)
+    away = torch.maximum(steps[:, None].abs(), steps.abs()).flatten()
+    slopes = 4.0 * (1 / 16) ** (torch.arange(heads) / max(1, heads - 1))
+    return torch.where(away > 0, -slopes[:, None] * (away - 1), -4.0)

@@ -22,6 +22,7 @@ from wsi_mil.models.hierarchical import Hierarchical
 from wsi_mil.models.instance import InstanceMIL
 from wsi_mil.models.latent import Latent
 from wsi_mil.models.layers import Head
+from wsi_mil.models.lca_db import LCADB
 from wsi_mil.models.lesion_query import LesionQuery
 from wsi_mil.models.local import Local
 from wsi_mil.models.loss_attention import LossAttention
@@ -41,6 +42,8 @@ A rare feature or an odd tile (pen, fold) lies tens of spreads out and would tak
 brought the log loss of small cohorts down (MUSK1 .34 to .30 in ten folds) and touches hardly any other tile.
 """
 
+_TOLD = ("weights", "exact_contributions", "spatial", "use", "paper", "cost")
+
 MODELS: dict[str, type[Aggregator]] = {
     "abmil": ABMIL,
     "clam": CLAM,
@@ -52,6 +55,7 @@ MODELS: dict[str, type[Aggregator]] = {
     "hierarchical": Hierarchical,
     "instance": InstanceMIL,
     "latent": Latent,
+    "lca_db": LCADB,
     "lesion_query": LesionQuery,
     "local": Local,
     "loss_attention": LossAttention,
@@ -94,7 +98,7 @@ class MIL(Aggregator):
         super().__init__()
         self.spec = spec
         self.aggregator = aggregator
-        for name in ("weights", "exact_contributions", "spatial", "paper", "cost", "breaks", "losses", "queries"):
+        for name in (*_TOLD, "breaks", "losses", "recipe", "queries"):
             setattr(self, name, getattr(aggregator, name))
         self.embedding_dim, self.query_per_class = aggregator.embedding_dim, aggregator.query_per_class
         self.register_buffer("feature_mean", torch.zeros(spec.dim))

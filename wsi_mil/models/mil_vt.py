@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.layers import Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Projection, attention_pooled, segments
 from wsi_mil.models.transformer import MaskedBlock
 
 
@@ -26,6 +26,7 @@ class MILVT(Aggregator):
     exact_contributions = False
     spatial = False
     own_logits = True
+    use = "small bags: full attention, two heads"
     paper = "Yu et al.: MIL-VT, Multiple Instance Learning Enhanced Vision Transformer, MICCAI 2021"
     cost = "time O(N^2 hidden), so up to some 10,000 tiles; memory O(N hidden)"
     losses = {"bag": 0.0, "streams": 1.0}
@@ -69,17 +70,10 @@ class MILVT(Aggregator):
             read.append(tokens[0, 1:])
         by_token = self.class_head(self.norm(torch.stack(first)))  #                      bag out
         values, scores = self.mil(self.norm(torch.cat(read)))
-        attention = segment_softmax(scores, parts)
-        embedding = weighted_sum(values, attention, parts)  #                             bag 1 hidden
-        by_tiles = self.mil.out(embedding[:, 0])
-        return Pooled(
-            embedding=embedding,
-            scores=scores,
-            attention=attention,
-            logits=(by_token + by_tiles) / 2,
-            contributions=None,
-            aux={"stream_logits": torch.stack([by_token, by_tiles])},
-        )
+        pooled = attention_pooled(values, scores, parts)
+        by_tiles = self.mil.out(pooled.embedding[:, 0])
+        aux = {"stream_logits": torch.stack([by_token, by_tiles])}
+        return pooled._replace(logits=(by_token + by_tiles) / 2, aux=aux)
 
 
 class _MILHead(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.graph import neighbour_edges, neighbour_sum
-from wsi_mil.models.layers import Attention, Projection, segment_softmax, segments, weighted_sum
+from wsi_mil.models.layers import Attention, Projection, attention_pooled, segments
 
 
 class PatchGCN(Aggregator):
@@ -27,6 +27,7 @@ class PatchGCN(Aggregator):
     spatial = True
     own_logits = False
     breaks = {"duplication": "copies of a tile on one cell are further neighbours of those around"}
+    use = "what lies beside what; the first spatial model to try"
     paper = "Chen et al.: Whole Slide Images are 2D Point Clouds (Patch-GCN), MICCAI 2021; GENConv: Li et al. 2020"
     cost = "time O(N dim hidden + 8 N hidden + N log N), memory O(N hidden layers)"
 
@@ -64,9 +65,7 @@ class PatchGCN(Aggregator):
         for layer in self.layers:
             made.append(layer(made[-1], edges))
         tiles = self.join(torch.cat(made, dim=1))
-        scores = self.attention(tiles)
-        attention = segment_softmax(scores, parts)
-        return Pooled(weighted_sum(tiles, attention, parts), scores, attention, None, None, {"tiles": tiles})
+        return attention_pooled(tiles, self.attention(tiles), parts)
 
 
 class GraphLayer(nn.Module):

@@ -38,6 +38,7 @@ class PersAM(Aggregator):
     spatial = False
     own_logits = True
     query_per_class = True
+    use = "small bags with a clinical record that should direct the look"
     paper = "Takagi et al.: Transformer-based personalized attention mechanism (PersAM), J Pathol Inform 2023"
     cost = "time O(N^2 hidden), so up to some 10,000 tiles; memory O(N hidden)"
     breaks = {"duplication": "classes and factors are voices among those of the tiles, and their number counts"}

@@ -21,6 +21,7 @@ class MeanPool(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = True
+    use = "baseline, always beside the others; tissue that shows it throughout"
     paper = "baseline; strong on subtyping with good encoders (SiMLP, arXiv 2502.20823)"
     cost = "time O(N dim hidden), memory O(N hidden)"
 
@@ -66,6 +67,7 @@ class MaxPool(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = True
+    use = "baseline; a single tile shows it, unlucky seeds fail"
     paper = "baseline; MI-Net, Wang et al.: Revisiting multiple instance neural networks, Pattern Recognition 2018"
     cost = "time O(N dim hidden), memory O(N hidden)"
 

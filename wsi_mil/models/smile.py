@@ -36,6 +36,7 @@ class SMILE(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = False
+    use = "few tiles should carry the map: weights that are exactly 0"
     paper = "Lu et al.: SMILE, Sparse-Attention based Multiple Instance Contrastive Learning, COMPAY 2021"
     cost = "time O(N dim hidden + N log N), memory O(N hidden); with neighbours time O(N^2), memory O(N hidden log N)"
 

@@ -28,6 +28,7 @@ class SoftAttention(Aggregator):
     exact_contributions = True
     spatial = True
     own_logits = True
+    use = "to compare; several maps from convolutions over the grid"
     paper = "Datta et al.: Soft-Attention Improves Skin Cancer Classification Performance, iMIMIC 2021"
     cost = "time O(N (dim + 9 maps) hidden + N log N), memory O(N hidden)"
 

@@ -27,6 +27,7 @@ class BagStatistics(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = True
+    use = "baseline, always beside the others; seconds"
     paper = "baseline; Amores: Multiple instance classification, Artificial Intelligence 2013 (embedded space)"
     cost = "time O(N dim out), memory O(N dim)"
 

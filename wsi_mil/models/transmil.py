@@ -36,6 +36,7 @@ class TransMIL(Aggregator):
     exact_contributions = False
     spatial: bool
     own_logits = True
+    use = "to compare; it reads the order of tiles as places unless told otherwise"
     paper = "Shao et al.: TransMIL, Transformer based Correlated Multiple Instance Learning, NeurIPS 2021"
     cost = "time O(N (dim + landmarks) hidden), memory O(N (hidden + heads landmarks))"
 

@@ -21,6 +21,7 @@ from wsi_mil.layout import folder_name
 from wsi_mil.slides import read_tiles
 from wsi_mil.stages import ledger
 from wsi_mil.stages.quality import Quality, counts, judge, left_out
+from wsi_mil.stages.scales import encode_scales
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.stains import stain_map
 from wsi_mil.stages.tokens import bag_rows
@@ -96,7 +97,7 @@ class Extract(Stage):
             writer = BagWriter(
                 rows.grid,
                 # The jitter is no part of the contract: jittered bags are meant to lie beside the others.
-                replace(encoder.contract, stain=self.stain),
+                replace(encoder.contract, stain=self.stain, scales=work.study.tile.coarser),
                 dim=encoder.dim,
                 budget_bytes=runtime.bag_budget_mb << 20,
                 folder=self.folder(work),
@@ -115,7 +116,7 @@ class Extract(Stage):
                     done += len(batch.index)
                     tick(done, len(grid))
                 facts = self._judge(writer, rows.per_tile)
-                writer.save(draft)
+                writer.save(draft, scales=encode_scales(slide, grid, encoder, work, stain=stain))
         seconds = time.perf_counter() - start
         return {
             "tiles": len(grid),

@@ -3,41 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_mil.bags import Bag, BagHeader, cells, read_bag, read_header
+from wsi_mil.bags import Bag, BagHeader, beside, cells, read_bag, read_header
 from wsi_mil.errors import BagError, EmptyItem, StageError
+from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger
 from wsi_mil.stages.work import Work
 
 
 class BagFiles:
-    """Bags on disk, by number; features stay memory maps until a model picks its tiles."""
+    """Bags on disk, by number."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[Path], *, beside: Sequence[str] = ()) -> None:
+        """`beside` names further encoders, as `read_whole` takes them."""
+        self._paths, self._beside = paths, beside
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def load(self, index: int) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
         """Features [tile dim] and cells [tile 2] of the usable tiles of one bag."""
-        bag = read_bag(self._paths[index])
-        return usable(bag)
+        return usable(read_whole(self._paths[index], self._beside))
+
+
+def read_whole(path: Path, encoders: Sequence[str]) -> Bag:
+    """A bag with the features of further encoders of the same tiles to the right of its own.
+
+    Their bags lie in the folders beside, `extract/<encoder>/`. A tile that one of them could not read is unreadable.
+    Raises BagError where the tiles are not the very same, or where bags of several scales would be joined.
+    """
+    bag = read_bag(path)
+    for encoder in encoders:
+        other = read_bag(_beside(path, encoder))
+        if other.slide != bag.slide or not np.array_equal(other.grid.coords_l0, bag.grid.coords_l0):
+            raise BagError(
+                f"slide {bag.slide.id!r}: {encoder} and {bag.encoder.name} did not see the same tiles; "
+                "extract with both from one tile/ folder"
+            )
+        if bag.scales or other.scales:
+            raise BagError(f"slide {bag.slide.id!r}: several encoders and several scales at once; leave one out")
+        bag = replace(
+            bag,
+            features=np.concatenate([bag.features, other.features.astype(bag.features.dtype)], axis=1),
+            status=np.maximum(bag.status, other.status),
+            encoder=bag.encoder.beside(other.encoder),
+        )
+    return bag
+
+
+def _beside(path: Path, encoder: str) -> Path:
+    found = path.parents[1] / folder_name(encoder) / path.name
+    if not found.exists():
+        raise BagError(f"{found} is not there: run `wsi-mil extract STUDY.yaml extract.encoder={encoder}` as well")
+    return found
 
 
 def usable(bag: Bag) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """Features and cells of the tiles that a model may see. Raises EmptyItem where there are none."""
-    places, keep = cells(bag.grid), bag.usable
-    if keep.all():
-        return bag.features, places
+    """Features and cells of the tiles that a model may see. Raises EmptyItem where there are none.
+
+    Of a bag of several scales, each tile's features and to their right those of the coarser tiles around it.
+    """
+    places, keep, features = cells(bag.grid), bag.usable, bag.features
     if not keep.any():
         raise EmptyItem(f"not one tile of slide {bag.slide.id!r} could be read and is of a quality to be used")
-    return bag.features[keep], places[keep]
+    if not keep.all():
+        places, features = places[keep], features[keep]
+    for scale in bag.scales:
+        features = beside(features, places, scale, mpp=bag.grid.mpp)
+    return features, places
 
 
 def bags_of(work: Work, slides: Iterable[str]) -> tuple[dict[str, Path], dict[str, tuple[str, str]]]:
@@ -59,26 +98,31 @@ def bags_of(work: Work, slides: Iterable[str]) -> tuple[dict[str, Path], dict[st
     return found, lacking
 
 
-def header_of(path: Path) -> BagHeader:
-    """The header of a bag, read once as long as the file stays the same."""
-    return _header(path, path.stat().st_mtime_ns)
+def header_of(path: Path, encoders: Sequence[str] = ()) -> BagHeader:
+    """The header of a bag, read once as long as the file stays the same; with what `read_whole` puts beside it."""
+    header = _header(path, path.stat().st_mtime_ns)
+    for encoder in encoders:
+        other = header_of(_beside(path, encoder))
+        both = f"{header.digest} + {other.digest}"
+        header = replace(header, encoder=header.encoder.beside(other.encoder), digest=both)
+    return header
 
 
-def digests_of(paths: Iterable[Path]) -> list[str]:
+def digests_of(paths: Iterable[Path], encoders: Sequence[str] = ()) -> list[str]:
     """Digests of the features of bags."""
-    return [header_of(path).digest for path in paths]
+    return [header_of(path, encoders).digest for path in paths]
 
 
-def one_contract(paths: dict[str, Path]) -> BagHeader:
+def one_contract(paths: dict[str, Path], encoders: Sequence[str] = ()) -> BagHeader:
     """The header of the first bag, after checking that all were made alike.
 
     Raises BagError with the differences, and the slides, where two encoders or scales are mixed.
     """
     names = list(paths)
-    first = header_of(paths[names[0]])
+    first = header_of(paths[names[0]], encoders)
     faults = []
     for name in names[1:]:
-        differences = first.encoder.difference(header_of(paths[name]).encoder)
+        differences = first.encoder.difference(header_of(paths[name], encoders).encoder)
         if differences:
             faults.append(f"{name}: {'; '.join(differences)}")
     if faults:

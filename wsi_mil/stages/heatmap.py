@@ -76,7 +76,12 @@ class HeatmapStage(Stage):
         rows = self._rows(item, work)
         models = self._models(rows, item, work)
         outline = ledger.require("tissue", item.name, work)
-        return [*digests_of([bag]), *hashes(models), rows.to_csv(index=False), files.digest_file(outline)]
+        return [
+            *digests_of([bag], work.study.model.beside),
+            *hashes(models),
+            rows.to_csv(index=False),
+            files.digest_file(outline),
+        ]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """One raw artefact a model, their mean rank where there are several, a picture and a GeoJSON for QuPath."""

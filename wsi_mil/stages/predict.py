@@ -16,9 +16,19 @@ from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
 from wsi_mil.stages.features import bags_of, digests_of, header_of
+from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
-from wsi_mil.stages.trained import TrainedModel, answer, hashes, read_checked_bag, speakers, trained_models
+from wsi_mil.stages.trained import (
+    TrainedModel,
+    answer,
+    hashes,
+    load,
+    read_checked_bag,
+    speakers,
+    trained_models,
+    unknown_factors,
+)
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -38,12 +48,17 @@ class Predict(Stage):
 
     models: StudyPath | None = None
     """Folder of one trained model, or of several (their mean is the prediction), for slides of another cohort."""
+    members: tuple[str, ...] = ()
+    """Ensemble: labels of models that this study has trained (folders of train/). Their weighted mean is the
+    prediction, with weights from the calibrate role (`split.calibrate`), equal where it is empty."""
     any_scale: bool = False
     """Take tiles of another scale or size than the model was trained on; each such prediction is marked."""
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The bags, and the models where none are given."""
+        """The bags, and the models where none are given; members are known by the digests of their weights."""
+        if self.members:
+            return ("extract", "split")
         return ("extract",) if self.models is not None else ("train",)
 
     def folder(self, work: Work) -> Path:
@@ -60,20 +75,40 @@ class Predict(Stage):
 
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The models, the bags, and who is tested by whom."""
+        if self.members:
+            return self._inputs_of_members(work)
         models = trained_models(work)
         paths, lacking = bags_of(work, work.cohort.slides)
         folds = [] if self.models is not None else [files.digest(read_folds(work).to_csv(index=False))]
         table = work.cohort.frame.drop(columns=["path", "mpp"]).to_csv(index=False)
-        return [*hashes(models), *paths, *digests_of(paths.values()), *lacking, *folds, files.digest(table)]
+        digests = digests_of(paths.values(), work.study.model.beside)
+        return [*hashes(models), *paths, *digests, *lacking, *folds, files.digest(table)]
+
+    def _inputs_of_members(self, work: Work) -> list[str]:
+        if self.models is not None:
+            raise StageError("predict.models and predict.members exclude each other: leave one out")
+        told = [files.digest(read_folds(work).to_csv(index=False)), files.digest(work.labelled().to_csv(index=False))]
+        for label, one in member_works(work).items():
+            paths, lacking = bags_of(one, work.cohort.slides)
+            digests = digests_of(paths.values(), one.study.model.beside)
+            told += [label, *hashes(trained_models(one)), *paths, *digests, *lacking]
+        return told
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Predict each slide with each model that may speak of it, and average."""
-        by_slide = speakers(trained_models(work), work)
         rows: list[dict[str, Any]] = []
         told: dict[str, tuple[str, str]] = {}
-        for number, (slide, models) in enumerate(by_slide.items()):
-            tick(number, len(by_slide))
-            told[slide] = self._predict(slide, models, work, rows)
+        slides = work.cohort.slides
+        if self.members:
+            members, weights = member_models(work), weigh_members(work)
+        else:
+            by_slide = speakers(trained_models(work), work)
+        for number, slide in enumerate(slides):
+            tick(number, len(slides))
+            if self.members:
+                told[slide] = self._predict_members(slide, members, weights, work, rows)
+            else:
+                told[slide] = self._predict(slide, by_slide[slide], work, rows)
         if not rows:
             reasons = sorted({f"{kind}: {why}" for kind, why in told.values()})
             raise StageError(f"not one slide could be predicted; {reasons[0]}")
@@ -111,6 +146,19 @@ class Predict(Stage):
             "on slides it never saw; evaluate on another cohort too"
         )
 
+    def _predict_members(
+        self, slide: str, members: Any, weights: Any, work: Work, rows: list[dict[str, Any]]
+    ) -> tuple[str, str]:
+        """Append a row for each member; return the slide's status and, where it has no prediction, the reason."""
+        try:
+            found = predict_members(slide, members, weights, work)
+        except EmptyItem as empty:
+            return "empty", str(empty)
+        except (StageError, ModelError) as error:
+            return "failed", str(error)
+        rows += found
+        return ("predicted", "") if found else ("untested", "it is in no test fold: it only trains")
+
     def _predict(
         self, slide: str, models: Sequence[TrainedModel], work: Work, rows: list[dict[str, Any]]
     ) -> tuple[str, str]:
@@ -131,11 +179,10 @@ class Predict(Stage):
         return "predicted", self._note(bag, models, work)
 
     def _note(self, bag: Bag, models: Sequence[TrainedModel], work: Work) -> str:
-        from wsi_mil.stages.trained import load
-
         trained = load(models[0], work).contract
         if (trained.tile_mpp, trained.tile_px) == (bag.encoder.tile_mpp, bag.encoder.tile_px):
-            return ""
+            lacking = unknown_factors(models[0], bag.slide.id, work)
+            return f"nothing is known of {', '.join(lacking)}" if lacking else ""
         return (
             f"tiles of {bag.encoder.tile_px} px at {bag.encoder.tile_mpp:g} um per pixel, but the model was trained on "
             f"{trained.tile_px} px at {trained.tile_mpp:g}: do not trust this prediction"
@@ -145,7 +192,10 @@ class Predict(Stage):
         """One row a slide of the cohort: the mean over its models, how far they differ, and its status."""
         answers = [name for name in rows.columns if name.startswith("p_")]
         grouped = rows.groupby("slide", sort=False)[answers]
-        means, spread, counts = grouped.mean(), grouped.std(ddof=0), grouped.size()
+        means, spread, counts = grouped.mean(), grouped.std(ddof=0).max(axis=1), grouped.size()
+        if self.members:
+            both = joined(rows)
+            means, spread = both[answers], both["spread"]
         frame = work.cohort.frame
         label = work.study.task.label
         learning = set() if self.models is not None else set(read_folds(work)["slide"])
@@ -156,7 +206,9 @@ class Predict(Stage):
             table[name] = frame["slide"].map(means[name])
         best = means.idxmax(axis=1).map(lambda name: str(name).removeprefix("p_"))
         table["predicted"] = frame["slide"].map(best).fillna("")
-        table["disagreement"] = frame["slide"].map(spread.max(axis=1))
+        table["disagreement"] = frame["slide"].map(spread)
+        if self.members:
+            table["mutual_information"] = frame["slide"].map(both["information"])
         table["models"] = frame["slide"].map(counts).fillna(0).astype(int)
         table["status"] = [told[slide][0] for slide in frame["slide"]]
         table["note"] = [told[slide][1] for slide in frame["slide"]]

@@ -39,6 +39,9 @@ class CohortSection(Section):
     """Scale of every slide to which the table gives none, in micrometres per pixel; wins over the file's own."""
     missing_labels: Literal["fault", "predict"] = "fault"
     """What a slide without a label is: a fault, or a slide to predict."""
+    clinical: dict[str, Literal["number", "category"] | tuple[str, str]] = Field(default_factory=dict)
+    """Clinical record for models that read one (persam): column and what it is, number or category, or a name and two
+    columns of dates, whose days apart are read. Never what was found out after the slide was judged."""
 
 
 class TaskSection(Section):
@@ -69,6 +72,8 @@ class ModelSection(Section):
     """Aggregator: see MODELS."""
     label: str = ""
     """Folder under train/, predict/ and heatmap/; the name where empty."""
+    beside: tuple[str, ...] = ()
+    """Further encoders whose features stand beside those of `extract.encoder`, tile by tile; extract with each."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the aggregator, such as hidden and attention."""
 

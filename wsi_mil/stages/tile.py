@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsi_mil import files
-from wsi_mil.bags import grid_to_hdf5
+from wsi_mil.bags import grid_to_hdf5, times_coarser
 from wsi_mil.cohort import read_table
 from wsi_mil.config import StudyPath
-from wsi_mil.errors import CohortError, EmptyItem, ScaleError, StageError
+from wsi_mil.errors import BagError, CohortError, EmptyItem, ScaleError, StageError
 from wsi_mil.geometry import FINER_LIMIT, extent_l0, too_fine
 from wsi_mil.grid import SlideRef, TileGrid, lay_grid
 from wsi_mil.stages import ledger
@@ -30,7 +30,10 @@ class Tile(Stage):
     name: ClassVar[str] = "tile"
 
     mpp: float = Field(default=0.5, gt=0)
-    """Scale of the tiles in micrometres per pixel; 0.5 is what most encoders were trained on."""
+    """Scale of the tiles in micrometres per pixel; 0.5 is what most encoders were trained on. A list, as in [0.5, 2.0],
+    is that scale and the coarser ones."""
+    coarser: tuple[float, ...] = ()
+    """Coarser scales, each 2, 3, 4 ... times as coarse: every place is seen there as well, from further away."""
     size_px: int = Field(default=256, ge=16, le=8192)
     """Side of a tile in pixels at that scale."""
     overlap_px: int = Field(default=0, ge=0)
@@ -41,6 +44,25 @@ class Tile(Stage):
     """Regions that tiles are limited to: a folder with SLIDE.geojson, or a path with {slide} in it; level-0 pixels."""
     table: StudyPath | None = None
     """Bring your own tiles: CSV with slide, x, y (level-0 pixels of the top left). No other column is read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_scales(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("mpp"), (list, tuple)) and values["mpp"]:
+            finest, *coarser = sorted(values["mpp"])
+            return {**values, "mpp": finest, "coarser": tuple(coarser)}
+        return values
+
+    @model_validator(mode="after")
+    def _scales_fit(self) -> Tile:
+        for mpp in self.coarser:
+            try:
+                times_coarser(self.mpp, mpp)
+            except BagError as error:
+                raise ValueError(str(error)) from error
+        if self.coarser and self.overlap_px:
+            raise ValueError("several scales need tiles without overlap: set tile.overlap_px to 0")
+        return self
 
     @property
     def after(self) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,6 +13,8 @@ import pandas as pd
 from pydantic import Field
 
 from wsi_mil import encoders, files, models, tasks, training
+from wsi_mil.bags import times_coarser
+from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger
@@ -39,14 +42,14 @@ class Train(Stage):
     """Passes over the training slides, at most."""
     patience: int = Field(default=15, ge=0)
     """Epochs without a lower loss on the select role before training stops; 0 never stops early."""
-    lr: float = Field(default=1e-4, gt=0, lt=1)
-    """Learning rate of AdamW at its highest."""
+    lr: float | None = Field(default=None, gt=0, lt=1)
+    """Learning rate of AdamW at its highest; empty takes what the model needs (docs/models.md), mostly 1e-4."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises; it then falls as a cosine."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of AdamW."""
-    batch_bags: int = Field(default=1, ge=1)
-    """Slides in a step."""
+    batch_bags: int | None = Field(default=None, ge=1)
+    """Slides in a step; empty takes what the model needs, mostly 1."""
     tiles_per_bag: int = Field(default=0, ge=0)
     """Tiles drawn anew from each slide in each epoch; 0 takes all. Selection and prediction always read all."""
     clip: float = Field(default=5.0, ge=0)
@@ -87,7 +90,9 @@ class Train(Stage):
         paths, _ = bags_of(work, learnt)
         labels = work.cohort.column(work.study.task.label)
         told = [f"{role}:{slide}:{labels[slide]}" for role in ("fit", "select") for slide in roles[role]]
-        return [*told, *digests_of(paths.values())]
+        record = _told_record(work, learnt)
+        digests = digests_of(paths.values(), work.study.model.beside)
+        return [*told, *digests, *([record] if record else [])]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
@@ -97,29 +102,37 @@ class Train(Stage):
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
         _check_twins(roles, work)
         learnt = list(paths)
-        contract = one_contract(paths).encoder
+        contract = one_contract(paths, work.study.model.beside).encoder
         _check_placed(paths, work.study.model.name)
         task = fitted_task(work, [slide for slide in roles["fit"] if slide in paths])
         labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
+        clinical, records = _records(work, learnt, [slide for slide in roles["fit"] if slide in paths])
         model = models.build_model(
-            work.study.model.name, dim=contract.dim, n_out=task.n_out, seed=seed, **work.study.model.options
+            work.study.model.name,
+            dim=contract.width,
+            n_out=task.n_out,
+            factors=clinical.sizes if clinical else (),
+            seed=seed,
+            **{**_regions(work), **work.study.model.options},
         )
+        settings = self.settings(model.recipe)
+        files_of = BagFiles(list(paths.values()), beside=work.study.model.beside)
         fitted = training.fit(
             model,
-            training.Cached(BagFiles(list(paths.values())), budget_bytes=work.study.runtime.bag_budget_mb << 20),
+            training.Cached(files_of, budget_bytes=work.study.runtime.bag_budget_mb << 20),
             fit_index=[learnt.index(slide) for slide in roles["fit"] if slide in paths],
             select_index=[learnt.index(slide) for slide in roles["select"] if slide in paths],
             targets=task.target(labels, learnt),
             task=task,
-            settings=self.settings(),
+            settings=settings,
             seed=seed,
             device=encoders.choose_device(work.study.runtime.device),
+            records=records,
             progress=lambda row: tick(int(row["epoch"]), self.epochs),
         )
-        settings = vars(self.settings())
-        how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, settings)
+        how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, vars(settings))
         draft.mkdir()
-        training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how)
+        training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         files.write_json(draft / STUDY_JSON, ledger.portable(work.study))
         pd.DataFrame(fitted.history).to_csv(draft / "history.csv", index=False)
         return {
@@ -130,9 +143,45 @@ class Train(Stage):
             "left_out": len(lacking),
         }
 
-    def settings(self) -> training.FitSettings:
-        """The fields of this stage that the fit takes."""
-        return training.FitSettings(**{field.name: getattr(self, field.name) for field in fields(training.FitSettings)})
+    def settings(self, recipe: Mapping[str, float]) -> training.FitSettings:
+        """The fields of this stage that the fit takes; what is left empty is the model's own, or else the default."""
+        told = {field.name: getattr(self, field.name) for field in fields(training.FitSettings)}
+        return training.FitSettings(**{**recipe, **{name: one for name, one in told.items() if one is not None}})
+
+
+def _records(
+    work: Work, learnt: Sequence[str], fitting: Sequence[str]
+) -> tuple[ClinicalEncoder | None, models.Clinical | None]:
+    """The encoder of the clinical record, fitted on the fit role, and the record of every slide that is learnt from."""
+    import torch
+
+    if not work.study.cohort.clinical:
+        return None, None
+    encoder = ClinicalEncoder.of(work.study.cohort.clinical).fit(work.rows_of(fitting))
+    record = encoder.encode(work.rows_of(learnt))
+    return encoder, models.Clinical(torch.from_numpy(record.values), torch.from_numpy(record.missing))
+
+
+def _regions(work: Work) -> dict[str, int]:
+    """For methods of two scales: how many tiles lie along one of the coarser. StageError where there are not two."""
+    tile, method = work.study.tile, models.MODELS.get(work.study.model.name)
+    if method is None or "region" not in inspect.signature(method).parameters:
+        return {}
+    if len(tile.coarser) != 1:
+        raise StageError(
+            f"model {work.study.model.name!r} reads tiles at two scales, and there are {1 + len(tile.coarser)}: set "
+            "tile.mpp to both, such as [0.5, 2.0]"
+        )
+    return {"region": times_coarser(tile.mpp, tile.coarser[0])}
+
+
+def _told_record(work: Work, slides: Sequence[str]) -> str:
+    """Digest of what the table tells of the patients of some slides; nothing where no factor is asked for."""
+    factors = ClinicalEncoder.of(work.study.cohort.clinical).factors
+    columns = [column for factor in factors for column in factor.columns]
+    if not columns:
+        return ""
+    return files.digest(repr(factors), work.rows_of(slides)[columns].to_csv(index=False))
 
 
 def _check_placed(paths: dict[str, Path], model: str) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wsi_mil import encoders, files, training
-from wsi_mil.bags import Bag, read_bag
+from wsi_mil import encoders, files, models, training
+from wsi_mil.bags import Bag
 from wsi_mil.errors import ModelError, StageError
 from wsi_mil.stages import ledger
-from wsi_mil.stages.features import usable
+from wsi_mil.stages.features import read_whole, usable
 from wsi_mil.stages.train import read_folds
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Answer:
 
 def trained_models(work: Work) -> list[TrainedModel]:
     """The models of the study's folds, or those that `predict.models` names. Raises StageError where there is none."""
+    if work.study.predict.members:
+        raise StageError("an ensemble has no models and no map of its own: draw the maps of its members")
     given = work.study.predict.models
     if given is not None:
         folders = sorted(path.parent for path in given.rglob("model.json"))
@@ -97,15 +99,30 @@ def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
     training.require_contract(checkpoint, wanted, where=f"slide {bag.slide.id!r}")
     if checkpoint.model.spatial and not bag.grid.placed:
         raise ModelError(f"slide {bag.slide.id!r}: the model reads the places of tiles, and its bag has none")
-    said = training.infer(checkpoint.model, *usable(bag))
+    said = training.infer(checkpoint.model, *usable(bag), record=_record(checkpoint, bag.slide.id, work))
     values = checkpoint.task.predict(said.logits[None])[0]
     tiles = None if said.contributions is None else checkpoint.task.scores(said.contributions)
     return Answer(tuple(checkpoint.task.names), values, tiles, said)
 
 
+def unknown_factors(model: TrainedModel, slide: str, work: Work) -> list[str]:
+    """Clinical factors that a model reads and of which the table tells nothing for a slide."""
+    clinical = load(model, work).clinical
+    return [] if clinical is None else clinical.unknown(work.rows_of([slide]))
+
+
+def _record(checkpoint: training.Checkpoint, slide: str, work: Work) -> models.Clinical | None:
+    import torch
+
+    if checkpoint.clinical is None:
+        return None
+    record = checkpoint.clinical.encode(work.rows_of([slide]))
+    return models.Clinical(torch.from_numpy(record.values), torch.from_numpy(record.missing))
+
+
 def read_checked_bag(slide: str, work: Work) -> Bag:
-    """The bag of a slide. Raises EmptyItem or StageError where it has none."""
-    return read_bag(ledger.require("extract", slide, work))
+    """The bag of a slide, as its models read it. Raises EmptyItem or StageError where it has none."""
+    return read_whole(ledger.require("extract", slide, work), work.study.model.beside)
 
 
 def load(model: TrainedModel, work: Work) -> training.Checkpoint:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_mil import files
-from wsi_mil.cohort import Cohort, read_cohort
-from wsi_mil.errors import StageError
+from wsi_mil.cohort import ClinicalEncoder, Cohort, read_cohort
+from wsi_mil.errors import CohortError, StageError
 from wsi_mil.slides import Slide, open_slide
 
 if TYPE_CHECKING:
@@ -50,11 +51,26 @@ class Work:
             classes=task.classes,
             missing_labels=section.missing_labels,
         )
+        self._check_clinical(cohort)
         text = cohort.frame.to_csv(index=False)
         path = self.root / "cohort.csv"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             files.write_text(path, text)
         return cohort
+
+    def _check_clinical(self, cohort: Cohort) -> None:
+        told, label = self.study.cohort.clinical, self.study.task.label
+        clinical = ClinicalEncoder.of(told)
+        faults = clinical.problems(cohort.frame)
+        columns = [column for factor in clinical.factors for column in factor.columns]
+        faults += [f"{label!r} is the label and no clinical factor"] if label in columns else []
+        if faults:
+            more = f" ... and {len(faults) - 40} more" if len(faults) > 40 else ""
+            raise CohortError(f"cohort.clinical: {len(faults)} fault(s): {'; '.join(faults[:40])}{more}")
+
+    def rows_of(self, slides: Sequence[str]) -> pd.DataFrame:
+        """Rows of the cohort table for some slides, in their order."""
+        return self.cohort.frame.set_index("slide", drop=False).loc[list(slides)].reset_index(drop=True)
 
     @cached_property
     def cohort(self) -> Cohort:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from wsi_mil.training.checkpoint import require_contract as require_contract
     from wsi_mil.training.checkpoint import save_checkpoint as save_checkpoint
     from wsi_mil.training.combine import by_patient as by_patient
+    from wsi_mil.training.combine import fit_weights as fit_weights
     from wsi_mil.training.combine import mean_prediction as mean_prediction
     from wsi_mil.training.combine import mean_rank as mean_rank
+    from wsi_mil.training.combine import weighted_prediction as weighted_prediction
     from wsi_mil.training.fitting import Fitted as Fitted
     from wsi_mil.training.fitting import feature_moments as feature_moments
     from wsi_mil.training.fitting import fit as fit
@@ -43,6 +45,7 @@ _FILES = {
     "by_patient": "combine",
     "feature_moments": "fitting",
     "fit": "fitting",
+    "fit_weights": "combine",
     "infer": "inference",
     "load_checkpoint": "checkpoint",
     "mean_prediction": "combine",
@@ -51,6 +54,7 @@ _FILES = {
     "predict_many": "inference",
     "require_contract": "checkpoint",
     "save_checkpoint": "checkpoint",
+    "weighted_prediction": "combine",
 }
 __all__ = sorted(_FILES)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -163,6 +164,40 @@ def pseudo_bags(step: Step, memory: Memory) -> Tensor:
     return step.task.loss(step.pooled.aux["pseudo_logits"].float(), step.target[step.pooled.aux["pseudo_bag"]])
 
 
+def focal(step: Step, memory: Memory) -> Tensor:
+    """(1 - p_y)^2 (-log p_y), mean over bags: what is right already counts little (Lin et al., ICCV 2017)."""
+    assert step.pooled.logits is not None
+    losses = functional.cross_entropy(step.pooled.logits.float(), _classes(step, "focal"), reduction="none")
+    return ((1 - (-losses).exp()) ** 2 * losses).mean()
+
+
+def region_labels(step: Step, memory: Memory) -> Tensor:
+    """u (O + X / 4), mean over bags: each region carries the bag's label, by its own weight (O) and the other's (X).
+
+    O = sum over both branches and regions of t_r CE(logits_r, y), X the same with the other branch's weights (Wang et
+    al., LCA-DB, 2024). The published u counts epochs of a hundred: .2 exp(-5 (1 - e / 24)^2), 0 at the start.
+    """
+    aux = step.pooled.aux
+    weights, bag = aux["region_weights"], aux["region_bag"]
+    target = _classes(step, "region_labels")[bag].expand(2, -1)  #                          branch region
+    losses = functional.cross_entropy(aux["region_logits"].float().flatten(0, 1), target.flatten(), reduction="none")
+    losses = losses.reshape(weights.shape)
+    other = weights.detach() if bool(aux["region_detach"]) else weights
+    return ramp(100 * step.progress) * (weights * losses + other.flip(0) * losses / 4).sum() / len(step.bags)
+
+
+def ramp(epoch: float) -> float:
+    """u: 0 at epoch 0, then .2 exp(-5 (1 - e / 24)^2), and .2 from epoch 24 on."""
+    return 0.0 if epoch <= 0 else 0.2 * math.exp(-5 * max(0.0, 1 - epoch / 24) ** 2)
+
+
+def branches(step: Step, memory: Memory) -> Tensor:
+    """1 - cosine of the two branches' weights of the regions, mean over bags: 0 where they agree, 1 where disjoint."""
+    weights, bag = step.pooled.aux["region_weights"], step.pooled.aux["region_bag"]
+    parts = torch.split(weights, torch.bincount(bag).tolist(), dim=1)
+    return 1 - torch.stack([functional.cosine_similarity(part[0], part[1], dim=0) for part in parts]).mean()
+
+
 def min_cut(step: Step, memory: Memory) -> Tensor:
     """Mean over bags of -tr(S'AS) / tr(S'DS): neighbours in one cluster (Bianchi et al., ICML 2020)."""
     return step.pooled.aux["min_cut"].mean()
@@ -174,13 +209,16 @@ def orthogonality(step: Step, memory: Memory) -> Tensor:
 
 
 TERMS: dict[str, Callable[[Step, Memory], Tensor]] = {
+    "branches": branches,
     "carried": carried,
     "clusters": clusters,
     "diversity": diversity,
     "entropy": entropy,
+    "focal": focal,
     "min_cut": min_cut,
     "orthogonality": orthogonality,
     "pseudo_bags": pseudo_bags,
+    "region_labels": region_labels,
     "separation": separation,
     "steady": steady,
     "streams": streams,

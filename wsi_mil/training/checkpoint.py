@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.errors import ModelError, WsiMilError
 from wsi_mil.files import read_json, write_bytes, write_json
 from wsi_mil.grid import EncoderContract
@@ -53,9 +54,19 @@ class Checkpoint:
     training: Training
     versions: dict[str, str]
     """Libraries that trained it; shown, never compared."""
+    clinical: ClinicalEncoder | None = None
+    """How records become the numbers that the model reads, fitted on its training slides."""
 
 
-def save_checkpoint(folder: Path, *, model: MIL, task: Task, contract: EncoderContract, training: Training) -> None:
+def save_checkpoint(
+    folder: Path,
+    *,
+    model: MIL,
+    task: Task,
+    contract: EncoderContract,
+    training: Training,
+    clinical: ClinicalEncoder | None = None,
+) -> None:
     """Write model.safetensors and model.json into a folder, the JSON last: where it is, the weights are whole."""
     weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
     write_bytes(folder / WEIGHTS, weights)
@@ -65,6 +76,7 @@ def save_checkpoint(folder: Path, *, model: MIL, task: Task, contract: EncoderCo
         "model": {**spec._asdict(), "factors": list(spec.factors)},
         "task": task.to_json(),
         "encoder": contract.to_dict(),
+        "clinical": None if clinical is None else clinical.to_json(),
         "training": {**vars(training), "slides": list(training.slides), "settings": dict(training.settings)},
         "versions": {"wsi_mil": __version__, "torch": str(torch.__version__)},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -90,6 +102,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         training = Training(**{**record["training"], "slides": tuple(record["training"]["slides"])})
         contract = EncoderContract.from_dict(record["encoder"])
         task = task_from_json(record["task"])
+        told = record.get("clinical")
+        clinical = None if told is None else ClinicalEncoder.from_json(told)
         versions = {str(name): str(value) for name, value in record["versions"].items()}
     except (KeyError, TypeError, ValueError, WsiMilError) as error:
         raise ModelError(f"{folder / RECORD} does not describe a model this version can build: {error}") from error
@@ -98,7 +112,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{folder / WEIGHTS} does not fit {folder / RECORD}: {error}; train it again") from error
     model.eval()
-    return Checkpoint(model, task, contract, training, versions)
+    return Checkpoint(model, task, contract, training, versions, clinical)
 
 
 def require_contract(checkpoint: Checkpoint, contract: EncoderContract, *, where: str) -> None:

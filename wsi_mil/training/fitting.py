@@ -15,7 +15,7 @@ from jaxtyping import Float32, Shaped
 from torch import Tensor
 
 from wsi_mil.errors import ModelError
-from wsi_mil.models import MIL
+from wsi_mil.models import MIL, Clinical
 from wsi_mil.tasks import Task
 from wsi_mil.training.auxiliary import Auxiliary, Step
 from wsi_mil.training.settings import FitSettings
@@ -52,14 +52,15 @@ def fit(
     settings: FitSettings,
     seed: int,
     device: str = "cpu",
+    records: Clinical | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """Train a model on the slides of `fit_index`; take the epoch with the lowest loss on those of `select_index`.
 
     `source` and `targets` need hold no other slides, and should not: what is not handed over cannot leak. Rows of
-    `targets` outside the two lists are never read. With an empty `select_index` the last epoch is taken. On the CPU the
-    outcome depends on the arguments alone, bit by bit; the global random state is left as it was. The model ends in
-    evaluation mode with the chosen weights.
+    `targets` outside the two lists are never read. `records`, for methods that read them, has a row a bag. With an
+    empty `select_index` the last epoch is taken. On the CPU the outcome depends on the arguments alone, bit by bit; the
+    global random state is left as it was. The model ends in evaluation mode with the chosen weights.
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
@@ -71,7 +72,8 @@ def fit(
         if on_gpu:
             torch.cuda.manual_seed_all(seed)
         auxiliary = Auxiliary(model.losses)
-        run = _Run(model, source, targets.to(device), task, settings, np.random.default_rng(seed), auxiliary)
+        random = np.random.default_rng(seed)
+        run = _Run(model, source, targets.to(device), task, settings, random, auxiliary, records)
         if settings.standardise:
             model.standardise(*feature_moments(source, fit_index))
         fitted = _epochs(run, fit_index, select_index, progress=progress)
@@ -114,6 +116,7 @@ class _Run:
     settings: FitSettings
     random: np.random.Generator
     auxiliary: Auxiliary
+    records: Clinical | None
 
 
 def _epochs(run: _Run, fit_index: list[int], select_index: list[int], *, progress: Progress | None) -> Fitted:
@@ -179,7 +182,7 @@ def _loss(run: _Run, batch: list[int], *, tiles: int, progress: float | None) ->
     cells = torch.cat([torch.from_numpy(part[1]).to(device) for part in parts])
     offsets = torch.tensor([0, *np.cumsum([len(part[0]) for part in parts]).tolist()])
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.settings.precision == "bf16"):
-        pooled = run.model(features, cells, offsets)
+        pooled = run.model(features, cells, offsets, _records(run, batch))
     loss = run.task.loss(pooled.logits.float(), run.targets[batch])
     if progress is not None:
         loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, progress))
@@ -188,6 +191,13 @@ def _loss(run: _Run, batch: list[int], *, tiles: int, progress: float | None) ->
             f"the loss is {loss.item()} at bags {batch}: look for features that are not finite, or lower training.lr"
         )
     return loss
+
+
+def _records(run: _Run, batch: list[int]) -> Clinical | None:
+    if run.records is None:
+        return None
+    device = run.targets.device
+    return Clinical(run.records.values[batch].to(device), run.records.missing[batch].to(device))
 
 
 def _draw(run: _Run, bag: int, tiles: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_mil.errors import ModelError
-from wsi_mil.models import MIL
+from wsi_mil.models import MIL, Clinical
 from wsi_mil.training.source import BagSource
 
 
@@ -38,8 +38,10 @@ class Inference:
         return np.asarray(self.logits - self.contributions.sum(axis=0, dtype=np.float64), dtype=np.float32)
 
 
-def infer(model: MIL, features: NDArray[Any], cells: NDArray[Any]) -> Inference:
+def infer(model: MIL, features: NDArray[Any], cells: NDArray[Any], *, record: Clinical | None = None) -> Inference:
     """Read one bag whole: features [tile dim] and cells [tile 2], on the device the model is on.
+
+    `record` has one row, for methods that read records; without it they read the tiles alone.
 
     Dropout and gradients are off, whatever mode the model is in; its mode is left as it was.
     ModelError for an empty bag, features of another length, or features that are not finite.
@@ -54,6 +56,7 @@ def infer(model: MIL, features: NDArray[Any], cells: NDArray[Any]) -> Inference:
                 torch.from_numpy(np.array(features)).to(device),
                 torch.from_numpy(np.array(cells, dtype=np.int64)).to(device),
                 torch.tensor([0, len(features)]),
+                None if record is None else Clinical(record.values.to(device), record.missing.to(device)),
             )
     finally:
         model.train(training)
