@@ -25,7 +25,7 @@ from rich.text import Text
 
 from wsi_mil.compute import Executor
 from wsi_mil.slides import Slide
-from wsi_mil.stages import STAGES, Outcome, Work, run
+from wsi_mil.stages import STAGES, Outcome, Work, run, told_pace
 
 REASONS_SHOWN = 30
 
@@ -85,7 +85,18 @@ def run_shown(
     console.print(
         f"[bold]{name:8}[/] {told_counts or 'nothing to do'} [dim]({seconds:.1f} s of work{_speed(outcomes)})[/]"
     )
+    if name == "extract":
+        show_pace(outcomes, console)
     return outcomes
+
+
+def show_pace(outcomes: Sequence[Outcome], console: Console) -> None:
+    """Where the time of extraction went."""
+    made = [(int(one.facts["tiles"]), one.facts["pace"]) for one in outcomes if one.kind == "made" and one.facts]
+    rows, why = told_pace(made)
+    if rows:
+        console.print("         " + ", ".join(f"{step} {rate} tiles/s" for step, _, rate in rows), style="dim")
+        console.print(f"         {why}", style="dim")
 
 
 def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:

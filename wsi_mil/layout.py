@@ -44,9 +44,9 @@ def id_problem(name: str) -> str | None:
 
 
 def slide_id(path: Path) -> str:
-    """The id of a slide file: its name without the last suffix, `.ome.tif(f)` taken whole, in one Unicode form."""
+    """The id of a slide file: its name without the last suffix, `.ome.tif(f)` and `.ome.zarr` whole, in one form."""
     name = unicodedata.normalize("NFC", path.name)
-    for suffix in (".ome.tiff", ".ome.tif"):
+    for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name.rpartition(".")[0] or name

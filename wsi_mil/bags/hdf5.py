@@ -137,7 +137,7 @@ def _read_bag(path: Path, *, rows: NDArray[Any] | None, known_finite: bool | Non
         features = _rows(path, stored, rows)
         finite = bool(values.get("finite", 0)) if known_finite is None else known_finite
         status = dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()]
-        quality = _quality(file, path)
+        quality = _quality(file, values, path)
         scales = read_scales(file, path, slide=grid.slide, dim=header.dim)
     if rows is not None:
         grid, status = grid.take(rows), status[rows]
@@ -152,11 +152,12 @@ def read_quality(path: Path) -> tuple[TileGrid, UInt8[np.ndarray, "tile"], dict[
         values = attributes(file)
         _header(values, path)
         grid = grid_in(file, values, path)
-        return grid, dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()], _quality(file, path)
+        status = dataset(file, "status", path=path, kinds=("uint8",), shape=(len(grid),))[()]
+        return grid, status, _quality(file, values, path)
 
 
-def _quality(file: h5py.File, path: Path) -> dict[str, Float32[np.ndarray, "tile"]]:
-    tiles = attribute(file, "tiles", int, path=path)
+def _quality(file: h5py.File, values: Mapping[str, Any], path: Path) -> dict[str, Float32[np.ndarray, "tile"]]:
+    tiles = attribute(values, "tiles", int, path=path)
     names = sorted(file["quality"]) if "quality" in file else []
     return {name: dataset(file, f"quality/{name}", path=path, kinds=("float32",), shape=(tiles,))[()] for name in names}
 

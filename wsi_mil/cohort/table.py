@@ -19,7 +19,8 @@ from wsi_mil.layout import id_problem, slide_id
 logger = logging.getLogger("wsi_mil")
 
 SLIDE_SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm", ".qptiff"
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm", ".qptiff",
+    ".zarr",
 )  # fmt: skip
 """Names that a folder of slides is searched for; OpenSlide's own list plus what peers take."""
 
@@ -184,7 +185,9 @@ def _place(frame: pd.DataFrame, files: Sequence[Path], table: Path | None) -> li
     faults, places = [], []
     for row, (name, given_path) in enumerate(zip(frame["slide"], given, strict=True)):
         found = by_id.get(name) or by_id.get(slide_id(Path(name)), [])
-        if given_path:
+        if "://" in given_path:
+            places.append(given_path)
+        elif given_path:
             place = Path(given_path) if table is None else table.parent / given_path
             if not place.exists():
                 faults.append(f"row {row + 2}: the file {str(place)!r} of slide {name!r} does not exist")

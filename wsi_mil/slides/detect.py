@@ -51,21 +51,24 @@ def open_slide(
     mpp_source: MppSource = "flag",
     id: str | None = None,
     reader: str | None = None,
+    shrink: bool = False,
 ) -> Slide:
     """Open a slide with the first reader that can.
 
     `mpp` (micrometres per level-0 pixel, one number or x and y) wins over what the file says, and `mpp_source` tells
-    who said so. `id` defaults to the file's name without its suffix; `reader` forces a row of READERS.
+    who said so. `id` defaults to the file's name without its suffix; `reader` forces a row of READERS. `shrink` lets
+    the JPEG decoder make coarser levels of a TIFF (see TiffReader); other readers take no notice.
     Raises SlideError with one sentence on what the file is and why each reader refused.
     """
     if is_url(path):
-        return _open_remote(str(path), mpp=mpp, mpp_source=mpp_source, id=id)
+        return _open_remote(str(path), mpp=mpp, mpp_source=mpp_source, id=id, shrink=shrink)
     path = Path(path)
     if reader is not None and reader not in READERS:
         raise SlideError(unknown("slide reader", reader, READERS))
     name = slide_id(path) if id is None else id
     reasons = []
-    for key, found in _attempts(path, name, _pair(mpp, name), mpp_source, [reader] if reader else list(READERS)):
+    keys = [reader] if reader else list(READERS)
+    for key, found in _attempts(path, name, _pair(mpp, name), mpp_source, keys, shrink=shrink):
         if isinstance(found, Slide):
             _warn_of_contradiction(found)
             return found
@@ -84,7 +87,13 @@ def survey(path: str | Path, *, mpp: float | tuple[float, float] | None = None) 
 
 
 def _attempts(
-    path: Path, name: str, mpp: tuple[float, float] | None, mpp_source: MppSource, readers: list[str]
+    path: Path,
+    name: str,
+    mpp: tuple[float, float] | None,
+    mpp_source: MppSource,
+    readers: list[str],
+    *,
+    shrink: bool = False,
 ) -> Iterator[tuple[str, Slide | str]]:
     """Each reader's slide or refusal, one after the other."""
     check_file(path)
@@ -92,16 +101,21 @@ def _attempts(
         raise SlideError(f"slide file {path} cannot be opened: {closed}")
     for key in readers:
         try:
-            yield key, READERS[key](path, id=name, mpp=mpp, mpp_source=mpp_source)
+            if shrink and READERS[key] is TiffReader:
+                yield key, TiffReader(path, id=name, mpp=mpp, mpp_source=mpp_source, shrink=True)
+            else:
+                yield key, READERS[key](path, id=name, mpp=mpp, mpp_source=mpp_source)
         except SlideError as error:
             yield key, str(error)
 
 
-def _open_remote(url: str, *, mpp: float | tuple[float, float] | None, mpp_source: MppSource, id: str | None) -> Slide:
+def _open_remote(
+    url: str, *, mpp: float | tuple[float, float] | None, mpp_source: MppSource, id: str | None, shrink: bool
+) -> Slide:
     """A slide behind a URL: TIFF alone can be read by ranges."""
     name = slide_id(Path(url.rsplit("/", 1)[-1])) if id is None else id
     try:
-        slide = TiffReader(url, id=name, mpp=_pair(mpp, name), mpp_source=mpp_source)
+        slide = TiffReader(url, id=name, mpp=_pair(mpp, name), mpp_source=mpp_source, shrink=shrink)
     except SlideError as error:
         raise SlideError(f"slide {url} cannot be opened: {error}; other formats than TIFF have to be copied") from None
     _warn_of_contradiction(slide)

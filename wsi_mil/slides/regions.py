@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,11 @@ def picture_of(
     if width * height > BLOCK_PX:
         return _by_halves(slide, box_lv, level, size_px, gap=gap)
     inner = (box_lv.x - left, box_lv.y - top, box_lv.right - left, box_lv.bottom - top)
-    return resample(slide.read_level(outer, level=level), inner, size_px, gap=gap)
+    pixels = slide.read_level(outer, level=level)
+    start = time.perf_counter()
+    picture = resample(pixels, inner, size_px, gap=gap)
+    slide.clock.add("transform", time.perf_counter() - start)
+    return picture
 
 
 def is_crop(box_lv: Box, size_px: tuple[int, int]) -> bool:

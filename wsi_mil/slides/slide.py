@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from wsi_mil.errors import ScaleError, SlideError
 from wsi_mil.geometry import FINER_LIMIT, Box, Level, best_level, extent_l0, too_fine
 from wsi_mil.grid import SlideRef
+from wsi_mil.slides.clock import Clock
 from wsi_mil.slides.fingerprint import fingerprint
 from wsi_mil.slides.regions import is_crop, lazy_level, picture_of
 
@@ -70,6 +71,8 @@ class Slide(ABC):
         self.properties = dict(info.properties)
         self.associated = info.associated
         self.metadata_mpp = info.mpp
+        self.clock = Clock()
+        """Where the time of reading goes."""
         self._mpp = mpp or info.mpp
         self.mpp_source: MppSource = mpp_source if mpp else "metadata" if info.mpp else "missing"
         self._check_size()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from pathlib import Path
 from typing import final
 
@@ -13,17 +14,13 @@ from jaxtyping import UInt8
 from wsi_mil.errors import SlideError
 from wsi_mil.geometry import Level
 from wsi_mil.slides.fingerprint import fingerprint_of
+from wsi_mil.slides.orientation import AXES_SWAPPED, TURNS, UPRIGHT, stored_box, upright
 from wsi_mil.slides.slide import WHITE, MppSource, Slide, SlideInfo
 from wsi_mil.slides.sniff import tiff_head
 from wsi_mil.slides.source import LocalSource, RemoteSource, Source, as_file, is_url
 from wsi_mil.slides.tiff_layout import Layout, Plane, shrunk
 from wsi_mil.slides.tile_cache import TileCache
 
-UPRIGHT = 1
-TURNS = range(2, 9)
-"""TIFF orientations; further numbers mean nothing and are taken as upright."""
-
-_AXES_SWAPPED = range(5, 9)
 _MOST_AHEAD = 1 << 26  # bytes: a row whose tiles lie further apart than this is not stored in order
 _CACHED_TILES = 64  # a rectangle of more tiles than this is an overview: none of them is needed again soon
 
@@ -81,15 +78,15 @@ class TiffReader(Slide):
             self._gather(out, box, level)
             return
         size = self.levels[level].width, self.levels[level].height
-        left, top, width, height = stored = _stored_box(box, size, self._orientation)
+        left, top, width, height = stored = stored_box(box, size, self._orientation)
         pixels = np.empty((height, width, 3), np.uint8)
         self._gather(pixels, stored, level)
-        out[...] = _upright(pixels, self._orientation)
+        out[...] = upright(pixels, self._orientation)
 
     def tile_px(self, level: int) -> tuple[int, int] | None:
         """Width and height of the tiles that a level is stored in."""
         size = self._planes[level].form.size
-        return size if self._orientation < _AXES_SWAPPED[0] else (size[1], size[0])
+        return size if self._orientation < AXES_SWAPPED[0] else (size[1], size[0])
 
     def expect(self, box: tuple[int, int, int, int], level: int) -> None:
         """Have the tiles of a rectangle fetched from disk."""
@@ -177,7 +174,10 @@ class TiffReader(Slide):
             raise SlideError(
                 f"the tile lies at bytes {offset} to {offset + count} of a file of {self._source.size}: it is cut off"
             )
-        return self._source.read(offset, count)
+        start = time.perf_counter()
+        data = self._source.read(offset, count)
+        self.clock.add("fetch", time.perf_counter() - start)
+        return data
 
     def _fill_missing(self, out: UInt8[np.ndarray, "h w 3"], level: int, number: int) -> None:
         """What stands for a tile that is not stored: white, or what the finer level has there."""
@@ -231,7 +231,7 @@ def _structure(source: Source) -> tuple[Layout, int]:
 
 def _info(layout: Layout, orientation: int) -> SlideInfo:
     levels, mpp = layout.levels, layout.mpp
-    if orientation in _AXES_SWAPPED:
+    if orientation in AXES_SWAPPED:
         levels = tuple(Level(one.height, one.width, one.downsample[::-1]) for one in levels)
         mpp = mpp and (mpp[1], mpp[0])
     return SlideInfo(
@@ -257,43 +257,3 @@ def _stored_part(out: UInt8[np.ndarray, "h w 3"], plane: Plane, number: int) -> 
     rows_left = plane.height - number // plane.columns * plane.form.size[1]
     is_strip = plane.columns == 1 and plane.form.size[0] == plane.width
     return out[:rows_left] if is_strip and rows_left < len(out) else out
-
-
-def _stored_box(box: tuple[int, int, int, int], size: tuple[int, int], orientation: int) -> tuple[int, int, int, int]:
-    """The rectangle of the stored picture that an upright one comes from (TIFF 6.0, tag Orientation)."""
-    left, top, width, height = box
-    right_gap, bottom_gap = size[0] - left - width, size[1] - top - height
-    match orientation:
-        case 2:
-            return right_gap, top, width, height
-        case 3:
-            return right_gap, bottom_gap, width, height
-        case 4:
-            return left, bottom_gap, width, height
-        case 5:
-            return top, left, height, width
-        case 6:
-            return top, right_gap, height, width
-        case 7:
-            return bottom_gap, right_gap, height, width
-        case _:
-            return bottom_gap, left, height, width
-
-
-def _upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "a b 3"]:
-    """Stored pixels as they are to be seen."""
-    match orientation:
-        case 2:
-            return pixels[:, ::-1]
-        case 3:
-            return pixels[::-1, ::-1]
-        case 4:
-            return pixels[::-1]
-        case 5:
-            return pixels.transpose(1, 0, 2)
-        case 6:
-            return pixels.transpose(1, 0, 2)[:, ::-1]
-        case 7:
-            return pixels[::-1, ::-1].transpose(1, 0, 2)
-        case _:
-            return pixels.transpose(1, 0, 2)[::-1]

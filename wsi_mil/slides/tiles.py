@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -139,7 +140,7 @@ def _inside(corners: tuple[float, float, float, float], level: Level) -> tuple[i
 
 
 def _fill(slide: Slide, grid: TileGrid, batch: TileBatch, places: range) -> list[str]:
-    faults = []
+    start, faults = time.perf_counter(), []
     for place in places:
         x_l0, y_l0 = grid.coords_l0[batch.index[place]].tolist()
         try:
@@ -149,4 +150,5 @@ def _fill(slide: Slide, grid: TileGrid, batch: TileBatch, places: range) -> list
         except SlideError as error:
             batch.pixels[place], batch.status[place] = WHITE, TileStatus.UNREADABLE
             faults.append(str(error))
+    slide.clock.add("busy", time.perf_counter() - start)
     return faults

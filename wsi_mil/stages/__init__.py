@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wsi_mil.stages.exchange import export_bags as export_bags
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
+    from wsi_mil.stages.pace import told_pace as told_pace
     from wsi_mil.stages.runner import Plan as Plan
     from wsi_mil.stages.runner import plan as plan
     from wsi_mil.stages.runner import run as run
@@ -40,6 +41,7 @@ _PLACES = {
     "export_bags": "exchange",
     "import_bags": "exchange",
     "verify_bags": "exchange",
+    "told_pace": "pace",
     "Outcome": "stage",
     "Plan": "runner",
     "plan": "runner",

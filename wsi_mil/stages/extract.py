@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +18,14 @@ from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, StageError
 from wsi_mil.grid import TileStatus
 from wsi_mil.layout import folder_name
-from wsi_mil.slides import read_tiles
+from wsi_mil.slides import TileBatch, read_tiles
 from wsi_mil.stages import ledger
+from wsi_mil.stages.pace import Stopwatch, pace
 from wsi_mil.stages.quality import Quality, counts, judge, left_out
 from wsi_mil.stages.scales import encode_scales
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.stains import stain_map
-from wsi_mil.stages.tokens import bag_rows
+from wsi_mil.stages.tokens import BagRows, bag_rows
 from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import MEASURES, measure_tiles
 
@@ -46,6 +47,9 @@ class Extract(Stage):
     of the network an instance of the bag, for maps as fine as its patches."""
     any_scale: bool = False
     """Take tiles at a scale that the encoder was not trained at."""
+    shrink: bool = False
+    """Let the JPEG decoder make tiles coarser than the slide's finest level, where it can: faster, and different from
+    resampled pixels by about a grey level (docs/slides.md)."""
     stain: Literal["none", "macenko"] = "none"
     """Bring each slide's stains to one reference before encoding. Encoders trained on many laboratories do not need it,
     and lose by it where its estimate fails; an encoder of natural images may gain."""
@@ -86,8 +90,8 @@ class Extract(Stage):
         """Read, encode and write the tiles, a batch at a time."""
         grid, runtime = read_grid(ledger.require("tile", item.name, work)), work.study.runtime
         encoder = self.load_encoder(work)
-        start, encoding = time.perf_counter(), 0.0
-        with open_item(item) as slide:
+        start, clock = time.perf_counter(), Stopwatch()
+        with open_item(item, shrink=self.shrink) as slide:
             if slide.fingerprint != grid.slide.fingerprint:
                 raise StageError(
                     f"the slide {item.path!r} is not the one its tiles were laid on: run tissue and tile again"
@@ -103,27 +107,18 @@ class Extract(Stage):
                 folder=self.folder(work),
                 quality=MEASURES,
             )
-            done = 0
             with writer:
-                batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers)
-                for batch in batches:
-                    before = time.perf_counter()
-                    # The writer checks each vector, and names slide and tile.
-                    features = encoder.encode(stain.apply(batch.pixels) if stain else batch.pixels, finite=False)
-                    encoding += time.perf_counter() - before
-                    measured = {name: rows.spread(one) for name, one in measure_tiles(batch.pixels).items()}
-                    writer.put(rows.of(batch.index), features, rows.spread(batch.status), quality=measured)
-                    done += len(batch.index)
+                batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers, reuse=True)
+                for done in _encode(clock.waits(batches), encoder, writer, rows, stain, clock):
                     tick(done, len(grid))
                 facts = self._judge(writer, rows.per_tile)
-                writer.save(draft, scales=encode_scales(slide, grid, encoder, work, stain=stain))
-        seconds = time.perf_counter() - start
-        return {
-            "tiles": len(grid),
-            **facts,
-            "tiles_per_s": round(len(grid) / seconds, 1),
-            "encoder_share": round(encoding / seconds, 3),
-        }
+                scales = encode_scales(slide, grid, encoder, work, stain=stain)
+                with clock("write"):
+                    writer.save(draft, scales=scales)
+            steps = {**clock.seconds, **slide.clock.steps}
+        wall_s = time.perf_counter() - start
+        told = pace(steps, wall_s=wall_s, waited_s=clock.waited_s, threads=runtime.readers)
+        return {"tiles": len(grid), **facts, "tiles_per_s": round(len(grid) / wall_s, 1), "pace": told}
 
     def _judge(self, writer: BagWriter, per_tile: int) -> dict[str, Any]:
         """Mark the tiles that are left out, and count all faults. Raises EmptyItem where no tile is left.
@@ -149,6 +144,30 @@ class Extract(Stage):
         device = encoders.choose_device(runtime.device)
         how = (self.precision, self.pooling, self.any_scale, runtime.compile)
         return _encoder(self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
+
+
+def _encode(
+    batches: Iterable[TileBatch],
+    encoder: encoders.Encoder,
+    writer: BagWriter,
+    rows: BagRows,
+    stain: encoders.StainMap | None,
+    clock: Stopwatch,
+) -> Iterator[int]:
+    """Encode and measure each batch and put it into the bag; how many tiles are done after each."""
+    done = 0
+    for batch in batches:
+        with clock("stain"):
+            pixels = stain.apply(batch.pixels) if stain else batch.pixels
+        with clock("encode"):
+            # The writer checks each vector, and names slide and tile.
+            features = encoder.encode(pixels, finite=False)
+        with clock("measure"):
+            measured = {name: rows.spread(one) for name, one in measure_tiles(batch.pixels).items()}
+        with clock("write"):
+            writer.put(rows.of(batch.index), features, rows.spread(batch.status), quality=measured)
+        done += len(batch.index)
+        yield done
 
 
 @lru_cache(maxsize=1)

@@ -28,6 +28,8 @@ class Item:
     """Scale given for the slide, where one is given."""
     mpp_source: Literal["cohort", "flag"] = "cohort"
     """Who gave it: a row of the cohort table, or `cohort.mpp`."""
+    reader: str = ""
+    """Reader that opens the slide; empty: the first that can."""
     fold: tuple[int, int, int] | None = None
     """Seed, repeat and fold, for items that are folds."""
 

@@ -37,6 +37,8 @@ class CohortSection(Section):
     """What a label belongs to: with `patient`, predictions are also made per patient, and two labels are a fault."""
     mpp: float | None = Field(default=None, gt=0)
     """Scale of every slide to which the table gives none, in micrometres per pixel; wins over the file's own."""
+    reader: Literal["", "tiff", "openslide", "dicom", "ome-zarr", "picture"] = ""
+    """Reader that opens every slide; empty: for each the first that can (`wsi-mil slide FILE` says which)."""
     missing_labels: Literal["fault", "predict"] = "fault"
     """What a slide without a label is: a fault, or a slide to predict."""
     clinical: dict[str, Literal["number", "category"] | tuple[str, str]] = Field(default_factory=dict)

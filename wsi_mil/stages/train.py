@@ -102,26 +102,21 @@ class Train(Stage):
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
         _check_twins(roles, work)
         learnt = list(paths)
+        parts = {role: [slide for slide in roles[role] if slide in paths] for role in ("fit", "select")}
         contract = one_contract(paths, work.study.model.beside).encoder
         _check_placed(paths, work.study.model.name)
-        task = fitted_task(work, [slide for slide in roles["fit"] if slide in paths])
+        task = fitted_task(work, parts["fit"])
         labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
-        clinical, records = _records(work, learnt, [slide for slide in roles["fit"] if slide in paths])
-        model = models.build_model(
-            work.study.model.name,
-            dim=contract.width,
-            n_out=task.n_out,
-            factors=clinical.sizes if clinical else (),
-            seed=seed,
-            **{**_regions(work), **work.study.model.options},
-        )
+        clinical, records = _records(work, learnt, parts["fit"])
+        options = {"factors": clinical.sizes if clinical else (), **_regions(work), **work.study.model.options}
+        model = models.build_model(work.study.model.name, dim=contract.width, n_out=task.n_out, seed=seed, **options)
         settings = self.settings(model.recipe)
         files_of = BagFiles(list(paths.values()), beside=work.study.model.beside)
         fitted = training.fit(
             model,
             training.Cached(files_of, budget_bytes=work.study.runtime.bag_budget_mb << 20),
-            fit_index=[learnt.index(slide) for slide in roles["fit"] if slide in paths],
-            select_index=[learnt.index(slide) for slide in roles["select"] if slide in paths],
+            fit_index=[learnt.index(slide) for slide in parts["fit"]],
+            select_index=[learnt.index(slide) for slide in parts["select"]],
             targets=task.target(labels, learnt),
             task=task,
             settings=settings,
@@ -138,8 +133,7 @@ class Train(Stage):
         return {
             "epoch": fitted.epoch,
             "epochs": len(fitted.history),
-            "fit": len([slide for slide in roles["fit"] if slide in paths]),
-            "select": len([slide for slide in roles["select"] if slide in paths]),
+            **{role: len(slides) for role, slides in parts.items()},
             "left_out": len(lacking),
         }
 

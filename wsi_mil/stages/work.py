@@ -89,9 +89,11 @@ class Work:
         """One item for each slide of the cohort."""
         from wsi_mil.stages.stage import Item
 
-        frame, given = self.cohort.frame, self.study.cohort.mpp
+        frame, given, reader = self.cohort.frame, self.study.cohort.mpp, self.study.cohort.reader
         return [
-            Item(slide, path=path, mpp=given, mpp_source="flag") if mpp != mpp else Item(slide, path=path, mpp=mpp)
+            Item(slide, path=path, mpp=given, mpp_source="flag", reader=reader)
+            if mpp != mpp
+            else Item(slide, path=path, mpp=mpp, reader=reader)
             for slide, path, mpp in zip(frame["slide"], frame["path"], frame["mpp"], strict=True)
         ]
 
@@ -108,6 +110,9 @@ class Work:
         return rows[["slide", "patient", label]].rename(columns={label: "label"}).reset_index(drop=True)
 
 
-def open_item(item: Item) -> Slide:
+def open_item(item: Item, *, shrink: bool = False) -> Slide:
     """The slide of an item, with the scale that was given for it."""
-    return open_slide(Path(item.path), mpp=item.mpp, mpp_source=item.mpp_source, id=item.name)
+    given = item.mpp, item.mpp_source
+    return open_slide(
+        item.path, mpp=given[0], mpp_source=given[1], id=item.name, reader=item.reader or None, shrink=shrink
+    )

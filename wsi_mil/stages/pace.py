@@ -1,0 +1,80 @@
+"""The pace of extraction: tiles a second of each step, what waited for what, and which step holds up the rest."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Batch = TypeVar("Batch")
+
+READING = ("fetch", "decode", "transform")
+"""Steps of the reader threads; they run beside the others."""
+
+STEPS = (*READING, "stain", "encode", "measure", "write")
+
+KEPT_UP = 0.05
+"""Share of the time that encoding may wait for pixels before reading is called the bottleneck."""
+
+
+class Stopwatch:
+    """Seconds of the steps that follow one another, and of waiting for the next batch."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.waited_s = 0.0
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Add the seconds of a block to a step."""
+        start = time.perf_counter()
+        yield
+        self.seconds[step] += time.perf_counter() - start
+
+    def waits(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; the time until each comes is waiting."""
+        coming = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(coming, None)
+            self.waited_s += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+
+def pace(seconds: Mapping[str, float], *, wall_s: float, waited_s: float, threads: int) -> dict[str, Any]:
+    """Facts of one slide, to be stored: busy seconds a step, seconds in all, seconds of waiting for pixels."""
+    return {
+        "seconds": {name: round(seconds.get(name, 0.0), 4) for name in STEPS},
+        "wall_s": round(wall_s, 3),
+        "waited_s": round(waited_s, 3),
+        "threads": threads,
+    }
+
+
+def told_pace(slides: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[tuple[str, str, str]], str]:
+    """Of slides (tiles, pace): a row a step (name, share of the time, tiles/s), and a sentence on the bottleneck."""
+    busy: dict[str, float] = defaultdict(float)
+    tiles, wall, waited, threads = 0, 0.0, 0.0, 1
+    for count, one in slides:
+        tiles += count
+        for name, seconds in one["seconds"].items():
+            busy[name] += seconds
+        wall, waited, threads = wall + one["wall_s"], waited + one["waited_s"], max(threads, one["threads"])
+    if not tiles or not wall:
+        return [], ""
+    rows = []
+    for name in STEPS:
+        hands = threads if name in READING else 1
+        if busy[name] > 0:
+            rows.append((name, f"{busy[name] / wall / hands:.0%}", f"{tiles * hands / busy[name]:,.0f}"))
+    share = waited / wall
+    slowest = max(READING if share > KEPT_UP else STEPS[len(READING) :], key=lambda name: busy[name])
+    if share > KEPT_UP:
+        why = f"encoding waited {share:.0%} of the time for pixels, most of it for {slowest}: more runtime.readers help"
+    else:
+        why = f"reading kept up (encoding waited {share:.0%} of the time); {slowest} takes the time"
+    return rows, f"{tiles / wall:,.0f} tiles/s a process; {why}"
