@@ -176,7 +176,9 @@ class Tissue(Stage):
 
 
 def slide_size(path: str) -> int:
-    """Bytes of a slide's file. Raises SlideError where it is not there."""
+    """Bytes of a slide's file, 0 behind a URL. Raises SlideError where it is not there."""
+    if "://" in path:
+        return 0
     try:
         return Path(path).stat().st_size
     except OSError as error:
