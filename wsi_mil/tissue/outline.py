@@ -41,7 +41,7 @@ def mask_to_outline(mask: Bool[np.ndarray, "h w"], downsample: tuple[float, floa
         return MultiPolygon()
     # Of the mask, pixel (0, 0) has its centre at (0.5, 0.5).
     closed = shapely.linearrings(found.corners + 0.5, indices=found.line)
-    rings = shapely.simplify(closed, SMOOTHING_PX)
+    rings: Any = shapely.simplify(closed, SMOOTHING_PX)
     holes: dict[int, list[Any]] = {}
     for number in np.flatnonzero(~found.is_outside):
         holes.setdefault(int(found.piece[number]), []).append(rings[number])
