@@ -34,7 +34,7 @@ class SlideNumbers:
 
     by_baseline: dict[str, NDArray[np.float64]]
     tile_rgb: NDArray[np.float32]
-    """tile 6: RGB mean and standard deviation of each usable tile."""
+    """tile 6: RGB mean and standard deviation of each usable tile; tile 0 of a bag that does not hold them."""
 
 
 def numbers_of(bag: Bag) -> SlideNumbers:
@@ -42,18 +42,17 @@ def numbers_of(bag: Bag) -> SlideNumbers:
     keep = bag.usable
     features = np.asarray(bag.features)[keep]
     statistics = bag_statistics(features)
+    numbers = {
+        "layout of the tiles": layout_statistics(bag.grid.coords_l0[keep]),
+        "mean of features": statistics[: features.shape[1]],
+        "bag statistics": statistics,
+    }
+    # A bag that another program made has no colours.
+    if not set(COLOURS) <= set(bag.quality):
+        return SlideNumbers(numbers, np.empty((len(features), 0), np.float32))
     rgb = np.stack([bag.quality[name][keep] for name in COLOURS], axis=1)
     means = rgb.mean(axis=0, dtype=np.float64)
-    return SlideNumbers(
-        {
-            "layout of the tiles": layout_statistics(bag.grid.coords_l0[keep]),
-            "mean colour": means[:3],
-            "colour mean and spread": means,
-            "mean of features": statistics[: features.shape[1]],
-            "bag statistics": statistics,
-        },
-        rgb,
-    )
+    return SlideNumbers({**numbers, "mean colour": means[:3], "colour mean and spread": means}, rgb)
 
 
 def run_baselines(
@@ -61,7 +60,7 @@ def run_baselines(
 ) -> dict[str, Baseline]:
     """Out-of-fold predictions of every baseline for the slides (in the order of `numbers`) of the study's folds.
 
-    A baseline that the folds are too small for is left out.
+    A baseline that the folds are too small for, or that a bag has no numbers for, is left out.
     """
     slides = list(numbers)
     place = {slide: row for row, slide in enumerate(slides)}
@@ -77,6 +76,8 @@ def run_baselines(
         folds.append(Fold(**by_role))
     found = {}
     for name in BASELINES:
+        if not all(name in numbers[slide].by_baseline for slide in slides):
+            continue
         matrix = np.stack([numbers[slide].by_baseline[name] for slide in slides])
         try:
             found[name] = out_of_fold_logistic(matrix, truth, folds)

@@ -166,7 +166,9 @@ def _localise(
 def _colour_only(
     numbers: SlideNumbers, baselines: dict[str, Any], folds: list[int], keep: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
-    """Scores of tiles that know nothing but their colour."""
+    """Scores of tiles that know nothing but their colour; none where the bag does not hold it."""
+    if not numbers.tile_rgb.size:
+        return {}
     found: dict[str, NDArray[Any]] = {"darkness": -numbers.tile_rgb[:, :3].mean(axis=1)[keep]}
     if "colour mean and spread" in baselines:
         found["colour, logistic regression"] = colour_scores(baselines["colour mean and spread"], numbers, folds)[keep]
