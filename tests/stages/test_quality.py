@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from studies import open_work, run_stage
 from wsi_mil.bags import read_bag, read_quality
 from wsi_mil.grid import TileStatus
 from wsi_mil.stages import Work
+from wsi_mil.stages.baselines import numbers_of
 from wsi_mil.stages.features import usable
 from wsi_mil.stages.quality import Quality, counts, judge, left_out
 from wsi_mil.tissue import MEASURES, tissue_share
@@ -101,6 +103,15 @@ def test_tiles_of_ink_are_left_out_when_asked(cohort: Path, tmp_path: Path) -> N
         assert len(features) == (~out).sum()
         inked += int(((pen > 0.5) & ~red).sum())
     assert inked > 10
+
+
+def test_baselines_of_a_bag_without_colours_are_those_that_need_none(finished: Work) -> None:
+    bag = read_bag(finished.root / "extract" / "offline" / "S02.h5")
+    whole, bare = numbers_of(bag), numbers_of(replace(bag, quality={}))
+    assert set(whole.by_baseline) - set(bare.by_baseline) == {"mean colour", "colour mean and spread"}
+    for name, values in bare.by_baseline.items():
+        np.testing.assert_array_equal(values, whole.by_baseline[name])
+    assert bare.tile_rgb.shape == (len(bag), 0)
 
 
 def test_a_slide_with_no_tile_left_is_empty_and_says_why(cohort: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 
 from wsi_mil.errors import SlideError, unknown
 from wsi_mil.tissue.morphology import closed, eroded, holes_filled, opened, without_small
-from wsi_mil.tissue.pen import extremes, find_pen
+from wsi_mil.tissue.pen import extremes, find_pen, strips
 from wsi_mil.tissue.saturation import saturated
 
 METHODS = ("otsu", "hsv")
@@ -103,9 +103,8 @@ def find_tissue(
         found = TissueFound(saturated(rgb, threshold=saturation), mpp).after("saturated")
         return tidied(found, min_area_um2=min_area_um2, hole_um2=hole_um2)
     light = _on_glass(_smooth(rgb, mpp))
-    density = np.log10(np.maximum(light[0] * light[1] * light[2], np.float32(1e-6))) * np.float32(-1 / 3)
     pen = find_pen(light, mpp=mpp)
-    found = TissueFound(_stained(light, density, pen, mpp), mpp).after("stained")
+    found = TissueFound(_stained(light, pen, mpp), mpp).after("stained")
     found = found.after("pen", found.mask & ~pen)
     if found.mask.any():
         shade = 1 - (light[0] + light[1] + light[2]) / np.float32(3)
@@ -125,22 +124,30 @@ def tidied(
 
 
 def _stained(
-    light: Float32[np.ndarray, "3 h w"],
-    density: Float32[np.ndarray, "h w"],
-    pen: Bool[np.ndarray, "h w"],
-    mpp: tuple[float, float],
+    light: Float32[np.ndarray, "3 h w"], pen: Bool[np.ndarray, "h w"], mpp: tuple[float, float]
 ) -> Bool[np.ndarray, "h w"]:
     """Otsu's threshold on saturation and optical density, both as logarithms, where pale tissue is far from glass."""
-    top, bottom = extremes(light)
-    saturation = (top - bottom) / np.maximum(top, np.float32(1e-3))
-    step = max(1, round((density.size / SAMPLE_PX) ** 0.5))
+    step = max(1, round((pen.size / SAMPLE_PX) ** 0.5))
     free = ~pen[::step, ::step]
     if not free.any():
         return pen
-    by_colour = saturation > _threshold(saturation[::step, ::step][free], SATURATION_LIMITS)
-    by_density = density > _threshold(density[::step, ::step][free], DENSITY_LIMITS)
-    by_colour &= saturation > np.float32(LEAST_COLOUR) * density
-    return by_colour & by_density & _dyed(light, mpp)
+    saturation, density = _saturation_and_density(light[:, ::step, ::step])
+    least_saturation = _threshold(saturation[free], SATURATION_LIMITS)
+    least_density = _threshold(density[free], DENSITY_LIMITS)
+    stained = np.empty_like(pen)
+    for rows in strips(len(pen)):
+        saturation, density = _saturation_and_density(light[:, rows])
+        coloured = (saturation > least_saturation) & (saturation > np.float32(LEAST_COLOUR) * density)
+        stained[rows] = coloured & (density > least_density)
+    return stained & _dyed(light, mpp)
+
+
+def _saturation_and_density(
+    light: Float32[np.ndarray, "3 h w"],
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    top, bottom = extremes(light)
+    passed = np.maximum(light[0] * light[1] * light[2], np.float32(1e-6))
+    return (top - bottom) / np.maximum(top, np.float32(1e-3)), np.log10(passed) * np.float32(-1 / 3)
 
 
 def _dyed(light: Float32[np.ndarray, "3 h w"], mpp: tuple[float, float]) -> Bool[np.ndarray, "h w"]:

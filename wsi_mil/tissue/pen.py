@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
 from wsi_mil.tissue.morphology import dilated, opened
+
+STRIP_ROWS = 64
 
 STROKE_UM = 50.0
 """A pen's core is at least this wide; red cells and dense nuclei of the same colour lie in finer patches."""
@@ -31,6 +35,20 @@ def find_pen(light: Float32[np.ndarray, "3 h w"], *, mpp: tuple[float, float]) -
     A strict rule finds the core of a stroke, a loose one follows its fading edge a little way. Stains keep to the hues
     of their dyes: haematoxylin and eosin 240 to 345 degrees, DAB 10 to 50, a pale counterstain 200 to 240 but weakly.
     """
+    marks = np.empty((4, *light.shape[1:]), dtype=bool)
+    for rows in strips(light.shape[1]):
+        marks[:, rows] = _ink_colours(light[:, rows])
+    core, loose, crimson, pale_crimson = marks
+    return _strokes(core, loose, STROKE_UM, mpp) | _strokes(crimson, pale_crimson, CRIMSON_STROKE_UM, mpp)
+
+
+def strips(height: int) -> Iterator[slice]:
+    """Some rows at a time, so that what is computed of them on the way stays in the processor's cache."""
+    return (slice(top, top + STRIP_ROWS) for top in range(0, height, STRIP_ROWS))
+
+
+def _ink_colours(light: Float32[np.ndarray, "3 h w"]) -> tuple[Bool[np.ndarray, "h w"], ...]:
+    """Core and fading edge of ink, then the same of crimson ink."""
     hue, saturation, brightest = _hue(light)
     is_red = (hue > 346) | (hue < 15)
     is_dense_tissue = (hue > 235) & (hue < 300) & (saturation > 0.60) & (brightest > 0.2)
@@ -47,8 +65,7 @@ def find_pen(light: Float32[np.ndarray, "3 h w"], *, mpp: tuple[float, float]) -
         | ((hue > 338) & (saturation > 0.40))
         | ((brightest < BLACK_LIGHT * 1.4) & ~is_dense_tissue)
     )
-    crimson, pale_crimson = _crimson(light, (hue > 332) & (hue < 352) & (saturation > 0.12))
-    return _strokes(core, loose, STROKE_UM, mpp) | _strokes(crimson, pale_crimson, CRIMSON_STROKE_UM, mpp)
+    return core, loose, *_crimson(light, (hue > 332) & (hue < 352) & (saturation > 0.12))
 
 
 def _crimson(

@@ -60,9 +60,10 @@ def _colours(tile: UInt8[np.ndarray, "size size 3"]) -> Float64[np.ndarray, "6"]
 
 def _focus(green: UInt8[np.ndarray, "size size"]) -> float:
     grey = green.astype(np.int16)
-    middle = grey[1:-1, 1:-1]
-    laplacian = 4 * middle - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    across, down = grey[1:-1, 2:] - middle, grey[2:, 1:-1] - middle
+    # Every second row: half the work, and the mean over the rest is the same to a few per cent.
+    middle, right, below = grey[1:-1:2, 1:-1], grey[1:-1:2, 2:], grey[2::2, 1:-1]
+    laplacian = 4 * middle - grey[:-2:2, 1:-1] - below - grey[1:-1:2, :-2] - right
+    across, down = right - middle, below - middle
     fine = max(_mean_square(laplacian) - GREY_NOISE, 0.0)
     return fine / (_mean_square(across) + _mean_square(down) + LEAST_GRADIENT) / 4
 
