@@ -15,7 +15,7 @@ from wsi_mil import encoders, files
 from wsi_mil.bags import BagWriter, read_grid
 from wsi_mil.compute import cores
 from wsi_mil.config import StudyPath
-from wsi_mil.errors import StageError
+from wsi_mil.errors import EncoderError, StageError
 from wsi_mil.grid import TileStatus
 from wsi_mil.layout import folder_name
 from wsi_mil.slides import read_tiles
@@ -26,6 +26,10 @@ from wsi_mil.stages.work import Work, open_item
 
 RGB_QUALITY = ("red_mean", "green_mean", "blue_mean", "red_sd", "green_sd", "blue_sd")
 """Per tile, 0 to 1: what the colour baseline learns from, and what a report can sort tiles by."""
+
+
+RETRY_S = 60.0
+"""How long an encoder that could not be loaded is not tried again."""
 
 
 class Extract(Stage):
@@ -118,7 +122,16 @@ class Extract(Stage):
         encoders.limit_threads(runtime.threads or cores())
         device = encoders.choose_device(runtime.device)
         how = (self.precision, self.pooling, self.any_scale, runtime.compile)
-        return _encoder(self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
+        key = (self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
+        # Every slide asks: a hub that cannot be reached is asked once a minute, not for each of ten thousand.
+        failed = _failures(key, int(time.monotonic() // RETRY_S))
+        if failed:
+            raise EncoderError(failed[0])
+        try:
+            return _encoder(*key)
+        except EncoderError as error:
+            failed.append(str(error))
+            raise
 
 
 def rgb_statistics(pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -140,6 +153,12 @@ def _encoder(
         name, tile_px=size_px, tile_mpp=mpp, precision=precision, weights=weights or None, device=device,
         pooling=pooling, any_scale=any_scale, compiled=compiled,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _failures(key: tuple[object, ...], turn: int) -> list[str]:
+    """A list to remember why an encoder could not be loaded, for as long as the turn is the same."""
+    return []
 
 
 def _digest_of(path: Path) -> str:
