@@ -193,3 +193,16 @@ def test_with_the_slides_at_hand_there_are_maps(cohort: Path, copy_of: Any, tmp_
     own = Work(work.root, load_study(cohort / "study.yaml", ["extract.encoder=mine", "train.epochs=1"]))
     told = _through(own, "train", "predict", "heatmap")
     assert {one.kind for stage in told.values() for one in stage} == {"made"}, told
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _trident(tmp_path / "out")
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wsi_mil.files.write_bytes", full)
+    rows = list(import_bags([source], tmp_path / "in", Help()))
+    assert {one.kind for one in rows} == {"failed"}
+    assert "No space left on device" in rows[0].note
+    assert not list(tmp_path.glob("in/*.h5"))
