@@ -1,4 +1,4 @@
-"""Tiles to vectors: the offline encoder beside resnet18 (timm, random weights, fp32), on the same tiles."""
+"""Tiles to vectors: the offline encoder beside resnet18 and ViT-S (timm, untrained), in full and reduced precision."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 import numpy as np
 
 from wsi_mil.compute import cores
-from wsi_mil.encoders import Encoder, build_encoder, limit_threads
+from wsi_mil.encoders import Encoder, build_encoder, choose_device, limit_threads
 
 TILES = 128
+NETWORKS = ("timm:resnet18", "timm:vit_small_patch16_224")
 
 
 def speed(encoder: Encoder, pixels: np.ndarray) -> float:
@@ -25,12 +26,21 @@ def speed(encoder: Encoder, pixels: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Print tiles a second of both, and their ratio."""
+    """Print tiles a second of each, and the ratio to fp32 of the same network."""
     limit_threads(cores())
+    device = choose_device("auto")
     pixels = np.random.default_rng(0).integers(0, 256, (TILES, 256, 256, 3), dtype=np.uint8)
-    fast = speed(build_encoder("offline", tile_px=256, tile_mpp=0.5), pixels)
-    slow = speed(build_encoder("timm:resnet18", tile_px=256, tile_mpp=0.5, weights="random"), pixels)
-    print(f"256 px, {cores()} cores: offline {fast:.0f} tiles/s, resnet18 {slow:.0f} tiles/s, ratio {fast / slow:.2f}")
+    print(f"256 px, {device}, {cores()} cores")
+    print(f"{'offline':28} {speed(build_encoder('offline', tile_px=256, tile_mpp=0.5, device=device), pixels):8.0f} /s")
+    for name in NETWORKS:
+        full = 0.0
+        for precision in ("fp32", "bf16", *(("fp16",) if device != "cpu" else ())):
+            encoder = build_encoder(
+                name, tile_px=256, tile_mpp=0.5, weights="random", precision=precision, device=device
+            )
+            found = speed(encoder, pixels)
+            full = full or found
+            print(f"{name.removeprefix('timm:')[:22]:22} {precision:5} {found:8.0f} /s  {found / full:5.2f} x fp32")
 
 
 if __name__ == "__main__":

@@ -175,3 +175,22 @@ def test_an_unknown_pooling_gets_a_hint() -> None:
 def test_the_offline_encoder_takes_no_pooling() -> None:
     with pytest.raises(EncoderError, match="extract.pooling empty"):
         build_encoder("offline", tile_px=64, tile_mpp=0.5, pooling="cls")
+
+
+@pytest_timm
+@pytest.mark.usefixtures("_own_folder")
+def test_a_licence_is_recorded_as_the_hub_spells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file first, the hub later: the catalogue's own spelling must not look like a change."""
+    from safetensors.torch import save_file
+
+    from wsi_mil.encoders import build, networks, records
+
+    path = tmp_path / "one.safetensors"
+    save_file(dict(networks.of_entry(TINY).state_dict()), path)
+    assert _tiny(weights=str(path)).contract.licence == "MIT"
+    assert records.read_record("tiny")["licence"] == ""
+    origin = build.source.Origin(path, "hub a/tiny", "c" * 40, "mit")
+    monkeypatch.setattr(build.source, "find", lambda wanted, given: origin)
+    contract = _tiny(weights=None).contract
+    assert (contract.licence, contract.revision, contract.source) == ("mit", "c" * 40, "hub a/tiny")
+    assert records.read_record("tiny")["revision"] == "c" * 40

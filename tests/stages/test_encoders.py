@@ -123,3 +123,21 @@ def test_bags_of_another_contract_are_not_predicted(copy_of) -> None:  # type: i
     assert "weights_digest" in table.loc[slide, "note"]
     assert "extract it with the model's encoder" in table.loc[slide, "note"]
     assert (table["status"] == "failed").sum() == 1
+
+
+def test_an_encoder_that_cannot_be_loaded_is_tried_once(copy_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from wsi_mil.encoders import build
+    from wsi_mil.errors import EncoderError
+
+    tried = []
+
+    def unreachable(wanted, given):  # type: ignore[no-untyped-def]
+        tried.append(wanted.name)
+        raise EncoderError("the hub could not be reached")
+
+    monkeypatch.setattr(build.source, "find", unreachable)
+    monkeypatch.setattr("wsi_mil.stages.extract.RETRY_S", 1e9)
+    work = _with_encoder(copy_of, "extract.encoder=dinov2-s14")
+    outcomes = run_stage(work, "extract")
+    assert {(one.kind, one.why) for one in outcomes} == {("failed", "the hub could not be reached")}
+    assert tried == ["dinov2-s14"]

@@ -181,3 +181,28 @@ def test_other_slides_are_not_warned_of(tmp_path: Path) -> None:
     work = _study(tmp_path)
     _imported(_trident(tmp_path / "out"), work)
     assert "warning" not in _through(work, "split", "train", "predict")["predict"][0].facts
+
+
+def test_with_the_slides_at_hand_there_are_maps(cohort: Path, copy_of: Any, tmp_path: Path) -> None:
+    """As docs/encoders.md says it: import with the slides, tissue, and the maps follow."""
+    work = copy_of("tissue", "extract", "split")
+    list(export_bags([work.root / "extract" / "offline"], tmp_path / "out", "clam"))
+    known = Help(slides=str(cohort / "cohort" / "slides"), encoder="mine", tile_px=64)
+    rows = list(import_bags([tmp_path / "out"], work.root / "extract" / "mine", known))
+    assert {(one.kind, one.note) for one in rows} == {("made", "")}
+    own = Work(work.root, load_study(cohort / "study.yaml", ["extract.encoder=mine", "train.epochs=1"]))
+    told = _through(own, "train", "predict", "heatmap")
+    assert {one.kind for stage in told.values() for one in stage} == {"made"}, told
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _trident(tmp_path / "out")
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wsi_mil.files.write_bytes", full)
+    rows = list(import_bags([source], tmp_path / "in", Help()))
+    assert {one.kind for one in rows} == {"failed"}
+    assert "No space left on device" in rows[0].note
+    assert not list(tmp_path.glob("in/*.h5"))

@@ -184,9 +184,8 @@ def _loaded(entry: Entry, given: str | None) -> tuple[nn.Module, dict[str, str]]
         module = networks.of_entry(entry)
     named = layouts.LAYOUTS[entry.layout](weights.read(origin.path, name=entry.name))
     weights.fit(module, _without_classifier(named, module), name=entry.name, where=str(origin.path))
-    licence = origin.licence or (entry.licence if entry.licence != "unknown" else "")
     known = records.check_record(
-        entry.name, weights_digest=weights.digest(module), revision=origin.revision, licence=licence,
+        entry.name, weights_digest=weights.digest(module), revision=origin.revision, licence=origin.licence,
         source=origin.source,
     )  # fmt: skip
     facts = {"revision": known["revision"], "weights_digest": known["weights_digest"], "source": origin.source}

@@ -29,7 +29,7 @@ GIGAPATH: dict[str, Any] = {
 
 _ROWS = (
     Entry("uni", "UNI", "vit_large_patch16_224", 1024, 303_350_784, "cls", IMAGENET, VIT_L, mpp=AT_20X,
-          hub="MahmoodLab/UNI", file="pytorch_model.bin", revision="77ffbca1ee1cdcee6e87f6deebd2db8a5888c721",
+          hub="MahmoodLab/uni", file="pytorch_model.bin", revision="77ffbca1ee1cdcee6e87f6deebd2db8a5888c721",
           licence=NC_ND, commercial="no", gated="yes", saw_tcga="no", paper="Chen et al. 2024, Nat Med 30:850"),
     Entry("uni2-h", "UNI2-h", "vit_giant_patch14_224", 1536, 681_394_176, "cls", IMAGENET, UNI2, mpp=AT_20X,
           hub="MahmoodLab/UNI2-h", file="pytorch_model.bin", licence=NC_ND, commercial="no", gated="yes",
@@ -105,7 +105,8 @@ _ROWS = (
     *(
         Entry(f"dinov2-{short}", f"DINOv2 {short.upper()} (natural images)", network, dim, parameters, "cls", IMAGENET,
               {"img_size": 518, "dynamic_img_size": True}, filter="bicubic", hub=f"timm/{network}.lvd142m",
-              licence="Apache-2.0", commercial="yes", gated="no", saw_tcga="no", paper="Oquab et al. 2024, TMLR")
+              layout="dinov2_original", licence="Apache-2.0", commercial="yes", gated="no", saw_tcga="no",
+              paper="Oquab et al. 2024, TMLR")
         for short, network, dim, parameters in (
             ("s14", "vit_small_patch14_dinov2", 384, 22_056_192),
             ("b14", "vit_base_patch14_dinov2", 768, 86_579_712),

@@ -69,8 +69,8 @@ def import_bags(paths: Sequence[Path], folder: Path, known: Help, *, redo: bool 
             continue
         try:
             yield _imported(path, slide, target, known, table.get(slide), slides.get(slide))
-        except WsiMilError as error:
-            yield Exchanged(path, slide, "failed", note=str(error))
+        except (WsiMilError, OSError) as error:
+            yield Exchanged(path, slide, "failed", note=_reason(error))
 
 
 def export_bags(paths: Sequence[Path], folder: Path, layout: str) -> Iterator[Exchanged]:
@@ -81,8 +81,8 @@ def export_bags(paths: Sequence[Path], folder: Path, layout: str) -> Iterator[Ex
             for place, data in export_bag(bag, layout).items():
                 files.write_bytes(folder / place, data)
             yield Exchanged(path, bag.slide.id, "made", len(bag), bag.features.shape[1], layout)
-        except WsiMilError as error:
-            yield Exchanged(path, path.stem, "failed", note=str(error))
+        except (WsiMilError, OSError) as error:
+            yield Exchanged(path, path.stem, "failed", note=_reason(error))
 
 
 def verify_bags(paths: Sequence[Path]) -> Iterator[Exchanged]:
@@ -133,6 +133,13 @@ def gathered(paths: Sequence[Path]) -> list[Path]:
         if other != path:
             raise BagError(f"{other} and {path} are of one slide: give one folder of features at a time")
     return found
+
+
+def _reason(error: WsiMilError | OSError) -> str:
+    """A full disk or a missing permission in words."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"cannot be written ({error.strerror or error}): make room, then run the same command again"
 
 
 def _no_features(folder: str) -> bool:

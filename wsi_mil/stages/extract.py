@@ -15,7 +15,7 @@ from wsi_mil import encoders, files
 from wsi_mil.bags import BagWriter, read_grid
 from wsi_mil.compute import cores
 from wsi_mil.config import StudyPath
-from wsi_mil.errors import EmptyItem, StageError
+from wsi_mil.errors import EmptyItem, EncoderError, StageError
 from wsi_mil.grid import TileStatus
 from wsi_mil.layout import folder_name
 from wsi_mil.slides import TileBatch, read_tiles
@@ -28,6 +28,10 @@ from wsi_mil.stages.stains import stain_map
 from wsi_mil.stages.tokens import BagRows, bag_rows
 from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import MEASURES, measure_tiles
+
+
+RETRY_S = 60.0
+"""How long an encoder that could not be loaded is not tried again."""
 
 
 class Extract(Stage):
@@ -143,7 +147,16 @@ class Extract(Stage):
         encoders.limit_threads(runtime.threads or cores())
         device = encoders.choose_device(runtime.device)
         how = (self.precision, self.pooling, self.any_scale, runtime.compile)
-        return _encoder(self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
+        key = (self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
+        # Every slide asks: a hub that cannot be reached is asked once a minute, not for each of ten thousand.
+        failed = _failures(key, int(time.monotonic() // RETRY_S))
+        if failed:
+            raise EncoderError(failed[0])
+        try:
+            return _encoder(*key)
+        except EncoderError as error:
+            failed.append(str(error))
+            raise
 
 
 def _encode(
@@ -179,6 +192,12 @@ def _encoder(
         name, tile_px=size_px, tile_mpp=mpp, precision=precision, weights=weights or None, device=device,
         pooling=pooling, any_scale=any_scale, compiled=compiled,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _failures(key: tuple[object, ...], turn: int) -> list[str]:
+    """A list to remember why an encoder could not be loaded, for as long as the turn is the same."""
+    return []
 
 
 def _digest_of(path: Path) -> str:
