@@ -29,7 +29,6 @@ from wsi_mil.stages.tokens import BagRows, bag_rows
 from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import MEASURES, measure_tiles
 
-
 RETRY_S = 60.0
 """How long an encoder that could not be loaded is not tried again."""
 

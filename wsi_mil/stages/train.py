@@ -102,21 +102,21 @@ class Train(Stage):
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
         _check_twins(roles, work)
         learnt = list(paths)
-        parts = {role: [slide for slide in roles[role] if slide in paths] for role in ("fit", "select")}
+        fitting = [slide for slide in roles["fit"] if slide in paths]
         contract = one_contract(paths, work.study.model.beside).encoder
         _check_placed(paths, work.study.model.name)
-        task = fitted_task(work, parts["fit"])
+        task = fitted_task(work, fitting)
         labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
-        clinical, records = _records(work, learnt, parts["fit"])
-        options = {"factors": clinical.sizes if clinical else (), **_regions(work), **work.study.model.options}
-        model = models.build_model(work.study.model.name, dim=contract.width, n_out=task.n_out, seed=seed, **options)
+        clinical, records = _records(work, learnt, fitting)
+        model = _model(work, dim=contract.width, n_out=task.n_out, clinical=clinical, seed=seed)
         settings = self.settings(model.recipe)
-        files_of = BagFiles(list(paths.values()), beside=work.study.model.beside)
+        bags = BagFiles(list(paths.values()), beside=work.study.model.beside)
+        fit_index, select_index = (_places(roles[role], learnt) for role in ("fit", "select"))
         fitted = training.fit(
             model,
-            training.Cached(files_of, budget_bytes=work.study.runtime.bag_budget_mb << 20),
-            fit_index=[learnt.index(slide) for slide in parts["fit"]],
-            select_index=[learnt.index(slide) for slide in parts["select"]],
+            training.Cached(bags, budget_bytes=work.study.runtime.bag_budget_mb << 20),
+            fit_index=fit_index,
+            select_index=select_index,
             targets=task.target(labels, learnt),
             task=task,
             settings=settings,
@@ -128,12 +128,12 @@ class Train(Stage):
         how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, vars(settings))
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
-        files.write_json(draft / STUDY_JSON, ledger.portable(work.study))
-        pd.DataFrame(fitted.history).to_csv(draft / "history.csv", index=False)
+        _write_beside(draft, fitted.history, work)
         return {
             "epoch": fitted.epoch,
             "epochs": len(fitted.history),
-            **{role: len(slides) for role, slides in parts.items()},
+            "fit": len(fit_index),
+            "select": len(select_index),
             "left_out": len(lacking),
         }
 
@@ -141,6 +141,24 @@ class Train(Stage):
         """The fields of this stage that the fit takes; what is left empty is the model's own, or else the default."""
         told = {field.name: getattr(self, field.name) for field in fields(training.FitSettings)}
         return training.FitSettings(**{**recipe, **{name: one for name, one in told.items() if one is not None}})
+
+
+def _places(slides: Sequence[str], learnt: Sequence[str]) -> list[int]:
+    """Numbers of those slides that have a bag."""
+    number = {slide: place for place, slide in enumerate(learnt)}
+    return [number[slide] for slide in slides if slide in number]
+
+
+def _write_beside(draft: Path, history: list[dict[str, float]], work: Work) -> None:
+    files.write_json(draft / STUDY_JSON, ledger.portable(work.study))
+    pd.DataFrame(history).to_csv(draft / "history.csv", index=False)
+
+
+def _model(work: Work, *, dim: int, n_out: int, clinical: ClinicalEncoder | None, seed: int) -> models.MIL:
+    section = work.study.model
+    sizes = clinical.sizes if clinical else ()
+    options = {**_regions(work), **section.options}
+    return models.build_model(section.name, dim=dim, n_out=n_out, factors=sizes, seed=seed, **options)
 
 
 def _records(
