@@ -21,7 +21,7 @@ import torch
 from wsi_mil.evaluation import score, tile_ap
 from wsi_mil.models import MODELS, build_model
 from wsi_mil.tasks import build_task
-from wsi_mil.training import Bags, FitSettings, fit, infer
+from wsi_mil.training import Bags, FitSettings, Inference, fit, infer
 
 DIM, SIDE, KIND = 32, 14, 6
 Bag = tuple[np.ndarray, np.ndarray]
@@ -107,9 +107,14 @@ def run(name: str, task_name: str, seed: int) -> tuple[float, float, float]:
     said = [infer(model, *bags[index]) for index in range(train, train + test)]
     auc = score("auroc", labels[train:], task.predict(np.stack([one.logits for one in said])))
     found = [
-        tile_ap(truth[train + place], one.scores.max(axis=1)) for place, one in enumerate(said) if labels[train + place]
+        tile_ap(truth[train + place], _tile_scores(one)) for place, one in enumerate(said) if labels[train + place]
     ]
     return auc, float(np.mean(found)), seconds
+
+
+def _tile_scores(said: Inference) -> np.ndarray:
+    """The score for the positive class where there is a column a class, else the highest of all."""
+    return said.scores[:, -1] if said.queries[-1].startswith("class 1") else said.scores.max(axis=1)
 
 
 def main() -> None:

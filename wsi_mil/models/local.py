@@ -21,7 +21,7 @@ class Local(Aggregator):
 
     Each layer starts as a sum of what lies around (V and O near the identity, B falling with the distance, at another
     pace for each head, and low for the tile itself, which is there already): from random weights it learned noise by
-    heart before it found that places matter (.52 against .98 on the planted arrangement).
+    heart before it found that places matter (.52 against 1.0 on the planted arrangement).
 
     A tile's contribution is exact as a sum, and includes what the tile has heard. A window costs the same full or not.
     """
