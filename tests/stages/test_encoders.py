@@ -58,6 +58,15 @@ def test_tokens_of_overlapping_tiles_are_refused(cohort: Path, tmp_path: Path) -
     assert "tile.overlap_px=0" in outcomes[0].why
 
 
+def test_tokens_at_several_scales_are_refused(cohort: Path, tmp_path: Path) -> None:
+    work = open_work(cohort, tmp_path / "work", *VIT, "extract.pooling=tokens", "tile.mpp=[4.0,8.0]")
+    for name in ("tissue", "tile"):
+        run_stage(work, name)
+    outcomes = run_stage(work, "extract")
+    assert {one.kind for one in outcomes} == {"failed"}
+    assert "set tile.mpp to one scale" in outcomes[0].why
+
+
 def test_an_encoder_at_the_wrong_scale_says_what_to_run(copy_of) -> None:  # type: ignore[no-untyped-def]
     work = _with_encoder(copy_of, "extract.encoder=uni", "extract.weights=random")
     outcomes = run_stage(work, "extract")

@@ -100,7 +100,7 @@ class Extract(Stage):
                     f"the slide {item.path!r} is not the one its tiles were laid on: run tissue and tile again"
                 )
             stain = stain_map(slide, grid, stain=self.stain, jitter=self.stain_jitter, seed=self.stain_seed)
-            rows = bag_rows(grid, encoder)
+            rows = bag_rows(grid, encoder, coarser=work.study.tile.coarser)
             writer = BagWriter(
                 rows.grid,
                 # The jitter is no part of the contract: jittered bags are meant to lie beside the others.

@@ -31,13 +31,16 @@ class BagRows:
         return values if self.per_tile == 1 else np.repeat(values, self.per_tile, axis=0)
 
 
-def bag_rows(grid: TileGrid, encoder: Encoder) -> BagRows:
+def bag_rows(grid: TileGrid, encoder: Encoder, *, coarser: tuple[float, ...] = ()) -> BagRows:
     """The rows that an encoder makes of a grid.
 
-    Raises StageError where tiles overlap and their parts would lie on one another.
+    Raises StageError where tiles overlap and their parts would lie on one another, and where the bag is to hold coarser
+    scales too, which have one vector a tile.
     """
     if encoder.tokens == 1:
         return BagRows(grid, 1)
+    if coarser:
+        raise StageError("tokens and several scales do not go together: set tile.mpp to one scale, or extract.pooling")
     side = math.isqrt(encoder.tokens)
     overlap = max(extent / step for extent, step in zip(grid.extent_l0, grid.step_l0, strict=True))
     if overlap * encoder.covered > 1 + 1e-6:
