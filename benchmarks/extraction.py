@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wsi_mil.bags import read_bag
 from wsi_mil.compute import cores
-from wsi_mil.encoders import Encoder, build_encoder, choose_device, limit_threads
+from wsi_mil.encoders import Encoder, build_encoder, choose_device, limit_threads, lone_threads
 from wsi_mil.grid import TileGrid, lay_grid
 from wsi_mil.slides import open_slide, read_tiles
 from wsi_mil.synthetic import draw_cohort
@@ -52,23 +52,25 @@ def alone(path: Path, grid: TileGrid, encoder: Encoder, *, batch: int, readers: 
                 kept.append(one.pixels.copy())
         found["read"] = time.perf_counter() - start
     pixels = np.concatenate(kept)
-    encoder.encode(pixels[:batch])
-    start, done = time.perf_counter(), 0
-    while done < len(grid):
-        done += len(encoder.encode(pixels[done % len(pixels) :][:batch]))
-    found["encode"] = (time.perf_counter() - start) * len(grid) / done
+    count = max(cores(), len(grid) // batch)
+    with lone_threads(cores() if encoder.device.type == "cpu" else 1) as pool:
+        list(pool.map(encoder.encode, [pixels[:batch]] * cores()))
+        start = time.perf_counter()
+        list(pool.map(encoder.encode, [pixels[:batch]] * count))
+        found["encode"] = (time.perf_counter() - start) * len(grid) / (count * len(pixels[:batch]))
     start, done = time.perf_counter(), 0
     while done < len(grid) // 4:
         measure_tiles(pixels[:batch])
         done += len(pixels[:batch])
-    found["measure"] = (time.perf_counter() - start) * len(grid) / done
+    # One core measures here; in extraction all of them do.
+    found["measure"] = (time.perf_counter() - start) * len(grid) / done / cores()
     return found
 
 
 def whole(path: Path, grid: TileGrid, encoder: Encoder, folder: Path, *, batch: int, readers: int) -> float:
     """Seconds of the product's own extraction, from an open slide to a bag on disk."""
     from wsi_mil.bags import BagWriter
-    from wsi_mil.stages.extract import _encode
+    from wsi_mil.stages.extract import encode_batches
     from wsi_mil.stages.pace import Stopwatch
     from wsi_mil.stages.tokens import bag_rows
     from wsi_mil.tissue import MEASURES
@@ -79,8 +81,9 @@ def whole(path: Path, grid: TileGrid, encoder: Encoder, folder: Path, *, batch: 
             grid, encoder.contract, dim=encoder.dim, budget_bytes=1 << 30, folder=folder, quality=MEASURES
         )
         with writer:
-            batches = read_tiles(slide, grid, batch_size=batch, threads=readers, reuse=True)
-            for _ in _encode(clock.waits(batches), encoder, writer, bag_rows(grid, encoder), None, clock):
+            batches = clock.waits(read_tiles(slide, grid, batch_size=batch, threads=readers))
+            hands = cores() if encoder.device.type == "cpu" else 1
+            for _ in encode_batches(batches, encoder, writer, bag_rows(grid, encoder), None, clock, hands=hands):
                 pass
             writer.save(folder / "bag.h5")
     seconds = time.perf_counter() - start

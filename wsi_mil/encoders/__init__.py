@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsi_mil.encoders.build import build_encoder, entry_of, from_entry, module_encoder, where_installed
     from wsi_mil.encoders.catalogue import CATALOGUE
-    from wsi_mil.encoders.device import choose_device, limit_threads
+    from wsi_mil.encoders.device import choose_device, limit_threads, lone_threads
     from wsi_mil.encoders.encoder import Encoder
     from wsi_mil.encoders.entry import Entry
     from wsi_mil.encoders.golden import Comparison, Golden, compare, embed, golden_of, load_golden, save_golden
@@ -26,6 +26,7 @@ _HOME = {
     "module_encoder": "build",
     "choose_device": "device",
     "limit_threads": "device",
+    "lone_threads": "device",
     "Encoder": "encoder",
     "StainMap": "macenko",
     "draw_jitter": "macenko",
@@ -73,6 +74,7 @@ __all__ = [
     "golden_of",
     "limit_threads",
     "load_golden",
+    "lone_threads",
     "module_encoder",
     "save_golden",
     "weights_folder",

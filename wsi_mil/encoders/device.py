@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -31,6 +32,20 @@ def limit_threads(count: int) -> None:
     """Let torch use this many threads for one operation in this process."""
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
+
+
+@contextmanager
+def lone_threads(size: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads compute on one core each: for whole batches side by side."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(
+        size, thread_name_prefix="wsi-mil-encode", initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        try:
+            yield pool
+        finally:
+            # What one thread sets is the default of threads to come.
+            torch.set_num_threads(threads)
 
 
 class Crew:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 from pydantic import Field
 
 from wsi_mil import encoders, files
@@ -28,6 +31,8 @@ from wsi_mil.stages.stains import stain_map
 from wsi_mil.stages.tokens import BagRows, bag_rows
 from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import MEASURES, measure_tiles
+
+Done = TypeVar("Done")
 
 RETRY_S = 60.0
 """How long an encoder that could not be loaded is not tried again."""
@@ -111,8 +116,9 @@ class Extract(Stage):
                 quality=MEASURES,
             )
             with writer:
-                batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers, reuse=True)
-                for done in _encode(clock.waits(batches), encoder, writer, rows, stain, clock):
+                batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers)
+                hands = self.hands(encoder, work)
+                for done in encode_batches(clock.waits(batches), encoder, writer, rows, stain, clock, hands=hands):
                     tick(done, len(grid))
                 facts = self._judge(writer, rows.per_tile)
                 scales = encode_scales(slide, grid, encoder, work, stain=stain)
@@ -140,11 +146,15 @@ class Extract(Stage):
             "faults": {name: count // per_tile for name, count in counts(faults).items()},
         }
 
+    def hands(self, encoder: encoders.Encoder, work: Work) -> int:
+        """How many batches are encoded at a time: one a core on a CPU, one on a GPU."""
+        return (work.study.runtime.threads or cores()) if encoder.device.type == "cpu" else 1
+
     def load_encoder(self, work: Work) -> encoders.Encoder:
         """The encoder, loaded once a process."""
         runtime, tile = work.study.runtime, work.study.tile
-        encoders.limit_threads(runtime.threads or cores())
         device = encoders.choose_device(runtime.device)
+        encoders.limit_threads(runtime.threads or cores())
         how = (self.precision, self.pooling, self.any_scale, runtime.compile)
         key = (self.encoder, str(self.weights), how, tile.size_px, tile.mpp, device)
         # Every slide asks: a hub that cannot be reached is asked once a minute, not for each of ten thousand.
@@ -158,28 +168,56 @@ class Extract(Stage):
             raise
 
 
-def _encode(
+def encode_batches(
     batches: Iterable[TileBatch],
     encoder: encoders.Encoder,
     writer: BagWriter,
     rows: BagRows,
     stain: encoders.StainMap | None,
     clock: Stopwatch,
+    *,
+    hands: int,
 ) -> Iterator[int]:
-    """Encode and measure each batch and put it into the bag; how many tiles are done after each."""
-    done = 0
-    for batch in batches:
+    """Encode and measure batches, `hands` at a time, and put each into the bag; how many tiles are done after each.
+
+    On a CPU a batch a core, each with one thread: threads that share a batch wait for each other at every layer, and
+    for readers that have taken their core.
+    """
+
+    def work(batch: TileBatch) -> tuple[TileBatch, np.ndarray, dict[str, np.ndarray]]:
         with clock("stain"):
             pixels = stain.apply(batch.pixels) if stain else batch.pixels
         with clock("encode"):
             # The writer checks each vector, and names slide and tile.
             features = encoder.encode(pixels, finite=False)
         with clock("measure"):
-            measured = {name: rows.spread(one) for name, one in measure_tiles(batch.pixels).items()}
-        with clock("write"):
-            writer.put(rows.of(batch.index), features, rows.spread(batch.status), quality=measured)
-        done += len(batch.index)
-        yield done
+            return batch, features, measure_tiles(batch.pixels)
+
+    done = 0
+    with encoders.lone_threads(hands) as pool:
+        for batch, features, measured in _in_order(pool, work, batches, ahead=hands):
+            with clock("write"):
+                quality = {name: rows.spread(one) for name, one in measured.items()}
+                writer.put(rows.of(batch.index), features, rows.spread(batch.status), quality=quality)
+            done += len(batch.index)
+            yield done
+
+
+def _in_order(
+    pool: Executor, work: Callable[[TileBatch], Done], batches: Iterable[TileBatch], *, ahead: int
+) -> Iterator[Done]:
+    """What `work` makes of each batch, in their order; at most `ahead` are under way besides the one that is given."""
+    waiting: deque[Future[Done]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 @lru_cache(maxsize=1)

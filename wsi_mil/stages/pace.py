@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,18 +21,20 @@ KEPT_UP = 0.05
 
 
 class Stopwatch:
-    """Seconds of the steps that follow one another, and of waiting for the next batch."""
+    """Seconds of each step, added up over threads, and of waiting for the next batch."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.waited_s = 0.0
+        self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
         """Add the seconds of a block to a step."""
         start = time.perf_counter()
         yield
-        self.seconds[step] += time.perf_counter() - start
+        with self._lock:
+            self.seconds[step] += time.perf_counter() - start
 
     def waits(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; the time until each comes is waiting."""
