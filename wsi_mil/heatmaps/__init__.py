@@ -1,4 +1,4 @@
-"""Answers on the slide: scores a tile as one value, and the pictures, pyramids, shapes and tables made of them. No files."""
+"""Answers on the slide: scores a tile as one value, and its pictures, pyramids, shapes and tables. Arrays in, bytes out."""
 
 from __future__ import annotations
 

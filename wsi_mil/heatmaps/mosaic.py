@@ -12,7 +12,7 @@ from wsi_mil.grid import TileGrid
 from wsi_mil.heatmaps.raster import splat
 
 LATTICE_L0 = 1.0
-"""How far, in level-0 pixels, a tile may lie from the lattice of steps to count as on it; places are rounded to half."""
+"""How far, in level-0 pixels, a tile may lie from the lattice of steps to count as on it. Places are rounded."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def heatmap_to_table(heatmap: Heatmap) -> pd.DataFrame:
 
 
 def heatmap_to_csv(heatmap: Heatmap) -> bytes:
-    """The table as CSV, empty where there is no score; numbers in full, so that float32 scores come back as they are."""
+    """The table as CSV, empty where there is no score; float32 scores come back as they were."""
     return heatmap_to_table(heatmap).to_csv(index=False, lineterminator="\n").encode()
 
 
@@ -58,9 +58,9 @@ def heatmap_to_parquet(heatmap: Heatmap) -> bytes:
 def heatmap_to_h5ad(heatmap: Heatmap) -> bytes:
     """An AnnData file of tiles by channels, as scanpy and squidpy read it.
 
-    `obs` has the table's other columns, `var` the kind of each channel, and `obsm["spatial"]` the middle of each tile in
-    level-0 pixels, as squidpy places spots. `uns["wsi_mil"]` is the provenance as JSON. Raises MissingExtra without the
-    library.
+    `obs` has the table's other columns, `var` the kind of each channel, and `obsm["spatial"]` the middle of each tile
+    in level-0 pixels, as squidpy places spots. `uns["wsi_mil"]` is the provenance as JSON. Raises MissingExtra without
+    the library.
     """
     try:
         import anndata
