@@ -85,7 +85,7 @@ def sharpness(heatmap: Heatmap, per_px: np.ndarray, level: int) -> np.ndarray:
 
 
 def yellow(rgb: np.ndarray) -> np.ndarray:
-    """The upper end of viridis; white is none of it."""
+    """The upper end of viridis; grey is none of it."""
     return rgb[..., 0].astype(int) - rgb[..., 2] > 60
 
 

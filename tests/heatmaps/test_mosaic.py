@@ -63,11 +63,11 @@ def test_padding_adds_only_empty_pixels() -> None:
     assert padded.cover[:3, :5].all()
 
 
-def test_alpha_is_the_cover_and_white_shines_through() -> None:
+def test_alpha_is_the_cover_and_grey_shines_through() -> None:
     mosaic = Mosaic(np.array([[0, 1, 0, 0.5]], np.float32), np.array([[1, 1, 0.4, 0]], np.float32), (1.0, 1.0))
     assert mosaic.painted(GREY)[0, :3].tolist() == [[0, 0, 0, 255], [255, 255, 255, 255], [0, 0, 0, 102]]
     assert mosaic.painted(GREY)[0, 3, 3] == 0
-    assert mosaic.painted_on_white(GREY)[0, :, 0].tolist() == [0, 255, 153, 255]
+    assert mosaic.painted_on_grey(GREY)[0, :, 0].tolist() == [0, 255, 125, 208]
 
 
 @pytest.mark.parametrize(

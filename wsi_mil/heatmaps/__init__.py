@@ -1,4 +1,4 @@
-"""Answers on the slide: scores a tile as one value, and its pictures, pyramids, shapes and tables. Arrays in, bytes out."""
+"""Answers on the slide: scores a tile as one value, and its pictures, pyramids, shapes and tables. No file access."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def heatmap_to_deepzoom(
 
     One pixel is a power of two of level-0 pixels on both axes, the largest that leaves a tile at least `px_per_tile`
     pixels: the picture is a level of the slide's own DeepZoom pyramid, and in OpenSeadragon it lies on the slide with
-    `width` set to Width * pixel / slide width. PNG is transparent where there is no tile, JPEG is white. `scale` and
+    `width` set to Width * pixel / slide width. PNG is transparent where there is no tile, JPEG is grey. `scale` and
     `limits` are those of `colouring`.
     """
     power = max(0, math.floor(math.log2(min(heatmap.grid.step_l0) / px_per_tile)))
@@ -46,7 +46,7 @@ def heatmap_to_deepzoom(
     height, width = level.cover.shape
     files = {PurePosixPath(f"{name}.dzi"): _descriptor(width, height, 1 << power, kind).encode()}
     for number in range(math.ceil(math.log2(max(width, height))), -1, -1):
-        pixels = level.painted(table) if kind == "png" else level.painted_on_white(table)
+        pixels = level.painted(table) if kind == "png" else level.painted_on_grey(table)
         folder = PurePosixPath(f"{name}_files", str(number))
         for row in range(math.ceil(pixels.shape[0] / TILE_PX)):
             for column in range(math.ceil(pixels.shape[1] / TILE_PX)):

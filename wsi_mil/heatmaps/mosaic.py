@@ -15,6 +15,10 @@ LATTICE_L0 = 1.0
 """How far, in level-0 pixels, a tile may lie from the lattice of steps to count as on it. Places are rounded."""
 
 
+GLASS = 208
+"""Grey where there is no tile: white is the middle of the diverging map, and black would look like a score too."""
+
+
 @dataclass(frozen=True)
 class Mosaic:
     """Pixel (row, column) reaches from column * downsample[0] to (column + 1) * downsample[0] in level-0 pixels."""
@@ -53,12 +57,12 @@ class Mosaic:
         rgba[..., 3] = np.rint(self.cover * 255)
         return np.asarray(rgba)
 
-    def painted_on_white(self, table: UInt8[np.ndarray, "colour 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """RGB for formats and readers without transparency."""
+    def painted_on_grey(self, table: UInt8[np.ndarray, "colour 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """RGB on grey, for formats and readers without transparency."""
         rgba = self.painted(table)
         rgb, part = np.ascontiguousarray(rgba[..., :3]), self.cover < 1
         share = self.cover[part, None]
-        rgb[part] = np.rint(rgb[part] * share + 255 * (1 - share))
+        rgb[part] = np.rint(rgb[part] * share + GLASS * (1 - share))
         return rgb
 
 

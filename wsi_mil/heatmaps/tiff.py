@@ -31,7 +31,7 @@ def heatmap_to_tiff(
     limits: tuple[float, float] | None = None,
     px_per_tile: int = PX_PER_TILE,
 ) -> bytes:
-    """One channel in colours, white where there is no tile.
+    """One channel in colours, grey where there is no tile.
 
     The levels are ordinary directories marked as reduced, because OpenSlide does not look into sub-directories. A tile
     has `px_per_tile` pixels a side (of overlapping tiles, the step from one to the next has), which makes pixels square
@@ -47,7 +47,7 @@ def heatmap_to_tiff(
     with tifffile.TiffWriter(buffer) as tiff:
         for number, level in enumerate(_pyramid(first)):
             tiff.write(
-                level.painted_on_white(table),
+                level.painted_on_grey(table),
                 photometric="rgb",
                 subfiletype=int(number > 0),
                 description="" if number else json.dumps(about),
