@@ -116,6 +116,11 @@ def test_random_maps_have_exactly_the_area_of_their_tiles(make: Callable[..., He
     assert whole.area == np.prod(last - first, axis=1).sum()
     boxes = shapely.box(first[:, 0], first[:, 1], last[:, 0], last[:, 1])
     assert whole.equals(shapely.union_all(boxes))
+    for piece in whole.geoms:
+        for ring in (piece.exterior, *piece.interiors):
+            sides = np.diff(np.asarray(ring.coords), axis=0)
+            straight = (sides != 0) & (np.roll(sides, 1, axis=0) != 0)
+            assert not straight.any(), "every corner is one, the first too"
 
 
 def test_overlapping_tiles_are_averaged_first(make: Callable[..., Heatmap]) -> None:

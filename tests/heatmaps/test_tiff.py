@@ -42,6 +42,16 @@ def test_openslide_sees_all_levels_and_square_micrometres(make: Callable[..., He
     assert (told["channel"], told["prediction"]) == ("attention", {"tumour": 0.83, "normal": 0.17})
 
 
+def test_each_axis_has_its_own_scale(make: Callable[..., Heatmap]) -> None:
+    """Bags of other programs have tiles that are square in level-0 pixels, and so not in micrometres."""
+    heatmap = make(tiles=40)
+    grid = dataclasses.replace(heatmap.grid, extent_l0=(256.0, 256.0), step_l0=(256.0, 256.0))
+    with tifffile.TiffFile(io.BytesIO(heatmap_to_tiff(dataclasses.replace(heatmap, grid=grid), "attention"))) as tiff:
+        for name, mpp in (("XResolution", 0.499), ("YResolution", 0.4571)):
+            over, under = tiff.pages[0].tags[name].value
+            assert 1e4 * under / over == pytest.approx(64 * mpp)
+
+
 def test_colours_are_those_of_the_picture_and_glass_is_grey(make: Callable[..., Heatmap]) -> None:
     heatmap = make()
     scores = heatmap.column("contribution_tumour")
