@@ -42,7 +42,7 @@ def contour(heatmap: Heatmap, channel: str, threshold: float) -> MultiPolygon:
     )
     boxes = shapely.box(xs[columns], ys[rows], xs[columns + 1], ys[rows + 1])
     # Neighbours share their corners exactly, which lets shared sides be dropped several times faster than by a union.
-    # What remains runs straight through corners that are no corners any more. GEOS before 3.12 keeps a ring's first, so it
+    # What remains runs straight through corners that are no corners any more. Older GEOS keeps a ring's first, so it
     # must be a true one: of a normal ring it is the leftmost.
     pieces: Any = shapely.normalize(shapely.get_parts(shapely.coverage_union_all(boxes)))
     pieces = shapely.simplify(pieces, 0, preserve_topology=False)
