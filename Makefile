@@ -20,7 +20,7 @@ check: $(VENV)/.all
 	$(BIN)/mypy
 
 bench: $(VENV)/.all
-	@for name in tiles tissue bags encoder planted; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in tiles tissue bags encoder planted exports; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 fuzz: $(VENV)/.all
 	$(BIN)/python tests/slides/fuzz.py --seconds $(or $(SECONDS),600)

@@ -8,7 +8,7 @@ work/                        one study on disk, readable by a person
   split/folds.csv                        repeat, fold, slide, patient, role
   train/<model>/seed-0/repeat-0-fold-0/  model.safetensors, model.json, history.csv
   predict/<model>/                       slides.csv, patients.csv, folds.csv
-  heatmap/<model>/A1/                    A1.h5 (raw scores), A1.png, A1.geojson
+  heatmap/<model>/A1/                    A1.h5 (raw scores), A1.png, A1.geojson, other exports
   report/index.html
 Every stage folder also holds stage.json (how it was made) and .made/ (one record an item).
 """

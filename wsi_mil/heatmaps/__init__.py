@@ -1,4 +1,4 @@
-"""Answers on the slide: scores a tile as one value, and as HDF5, picture and GeoJSON. Arrays in, bytes and text out."""
+"""Answers on the slide: scores a tile as one value, and its pictures, pyramids, shapes and tables. No file access."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsi_mil.heatmaps.colours import SCALES, Colouring, colouring, score_colours
+    from wsi_mil.heatmaps.contours import heatmap_to_contours, top_thresholds
+    from wsi_mil.heatmaps.deepzoom import heatmap_to_deepzoom
     from wsi_mil.heatmaps.geojson import heatmap_to_geojson
     from wsi_mil.heatmaps.heatmap import Heatmap, heatmap_from_hdf5, heatmap_to_hdf5
     from wsi_mil.heatmaps.picture import overlay
     from wsi_mil.heatmaps.raster import paint
+    from wsi_mil.heatmaps.table import heatmap_to_csv, heatmap_to_h5ad, heatmap_to_parquet
+    from wsi_mil.heatmaps.tiff import heatmap_to_ome_tiff, heatmap_to_tiff
 
 _HOME = {
     "SCALES": "colours",
     "Colouring": "colours",
     "colouring": "colours",
     "score_colours": "colours",
+    "heatmap_to_contours": "contours",
+    "top_thresholds": "contours",
+    "heatmap_to_deepzoom": "deepzoom",
     "heatmap_to_geojson": "geojson",
     "Heatmap": "heatmap",
     "heatmap_from_hdf5": "heatmap",
     "heatmap_to_hdf5": "heatmap",
     "overlay": "picture",
     "paint": "raster",
+    "heatmap_to_csv": "table",
+    "heatmap_to_h5ad": "table",
+    "heatmap_to_parquet": "table",
+    "heatmap_to_ome_tiff": "tiff",
+    "heatmap_to_tiff": "tiff",
 }
 """Which file each public name lives in; loaded when first used, since some need h5py, scipy or matplotlib."""
 
@@ -32,11 +44,19 @@ __all__ = [
     "Heatmap",
     "colouring",
     "heatmap_from_hdf5",
+    "heatmap_to_contours",
+    "heatmap_to_csv",
+    "heatmap_to_deepzoom",
     "heatmap_to_geojson",
+    "heatmap_to_h5ad",
     "heatmap_to_hdf5",
+    "heatmap_to_ome_tiff",
+    "heatmap_to_parquet",
+    "heatmap_to_tiff",
     "overlay",
     "paint",
     "score_colours",
+    "top_thresholds",
 ]
 
 

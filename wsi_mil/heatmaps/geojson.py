@@ -51,11 +51,14 @@ def heatmap_to_geojson(heatmap: Heatmap, *, name: str = "", top: str = "", top_s
     return '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
 
 
-def _corners(heatmap: Heatmap) -> list[list[float]]:
-    """Left, top, right, bottom of each tile in level-0 pixels, cut at the slide's edge."""
+def _corners(heatmap: Heatmap) -> list[list[str]]:
+    """Left, top, right, bottom of each tile in level-0 pixels, cut at the slide's edge, as JSON numbers."""
     first = heatmap.grid.coords_l0.astype(np.float64)
     last = np.minimum(first + heatmap.grid.extent_l0, heatmap.slide.size_l0)
-    corners: list[list[float]] = np.concatenate([first, last], axis=1).round(DECIMALS).tolist()
+    # Tiles share rows and columns: a number is put into words once, and not for each of its tiles.
+    numbers, place = np.unique(np.concatenate([first, last], axis=1).round(DECIMALS), return_inverse=True)
+    texts = np.array([repr(number) for number in numbers.tolist()], dtype=object)
+    corners: list[list[str]] = texts[place.reshape(-1, 4)].tolist()
     return corners
 
 

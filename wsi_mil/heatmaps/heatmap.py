@@ -57,6 +57,21 @@ class Heatmap:
             raise StageError(f"heatmap of slide {self.slide.id!r}: {unknown('channel', channel, self.channels)}")
         return self.scores[:, self.channels.index(channel)]
 
+    def provenance(self) -> dict[str, Any]:
+        """What an export has to say of where it comes from, as plain JSON values."""
+        return {
+            "slide": self.slide.id,
+            "slide_fingerprint": self.slide.fingerprint,
+            "slide_size_l0": self.slide.size_l0,
+            "slide_mpp": self.slide.mpp,
+            "tile_extent_l0": self.grid.extent_l0,
+            "tile_step_l0": self.grid.step_l0,
+            "model": self.model,
+            "prediction": self.prediction,
+            "kinds": self.kinds,
+            "package_version": __version__,
+        }
+
 
 def heatmap_to_hdf5(heatmap: Heatmap) -> bytes:
     """The bytes of a heatmap's file: `coords` (level-0 px), `tissue`, `scores` (tile, channel), the rest as attributes.

@@ -24,7 +24,7 @@ def paint(
     are averaged. Tiles without a score are left as they are.
     """
     known = np.isfinite(colours.positions)
-    cover, mean = _splat(coords_px[known], extent_px, colours.positions[known], rgb.shape[:2])
+    cover, mean = splat(coords_px[known], extent_px, colours.positions[known], rgb.shape[:2])
     index = np.rint(mean * (COLOURS - 1)).astype(np.int64)
     opacity = (alpha * np.minimum(cover, 1))[..., None]
     painted = rgb * (1 - opacity) + colours.table()[index] * opacity
@@ -37,7 +37,7 @@ def muted(rgb: UInt8[np.ndarray, "h w 3"], *, share: float = 0.75) -> UInt8[np.n
     return np.asarray(np.rint(rgb * (1 - share) + grey[..., None] * share), dtype=np.uint8)
 
 
-def _splat(
+def splat(
     coords_px: Float[np.ndarray, "tile 2"],
     extent_px: tuple[float, float],
     positions: Float32[np.ndarray, "tile"],

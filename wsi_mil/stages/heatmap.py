@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,9 @@ from pydantic import Field
 from wsi_mil import files, training
 from wsi_mil.bags import Bag, BagHeader
 from wsi_mil.errors import EmptyItem, StageError
-from wsi_mil.heatmaps import Heatmap, heatmap_to_geojson, heatmap_to_hdf5, overlay
+from wsi_mil.heatmaps import Heatmap, heatmap_to_hdf5, overlay
 from wsi_mil.stages import ledger
+from wsi_mil.stages.exports import Export, Wanted, export_files, write_exports
 from wsi_mil.stages.features import digests_of, header_of
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label
@@ -51,6 +52,13 @@ class HeatmapStage(Stage):
     """How much the colours cover the slide."""
     picture_px: int = Field(default=1400, ge=128)
     """Longer side of the slide in the picture."""
+    export: tuple[Export, ...] = ("png", "geojson")
+    """Files beside the raw scores (h5): png, geojson (tiles), contours (GeoJSON of the highest tiles), tiff (colours),
+    ome_tiff (numbers), deepzoom, deepzoom_jpeg, csv, parquet, h5ad (needs the extra `anndata`)."""
+    px_per_tile: int = Field(default=4, ge=1, le=256)
+    """Pixels of a tile's side in tiff and ome_tiff, and at least as many in deepzoom."""
+    contours: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1,)
+    """Shares of the tiles, the highest first, that a contour goes round: 0.1 is the highest tenth."""
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -84,7 +92,7 @@ class HeatmapStage(Stage):
         ]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
-        """One raw artefact a model, their mean rank where there are several, a picture and a GeoJSON for QuPath."""
+        """One raw artefact a model, their mean rank where there are several, and the exports that were asked for."""
         bag, rows = read_checked_bag(item.name, work), self._rows(item, work)
         maps = []
         for model in self._models(rows, item, work):
@@ -96,9 +104,12 @@ class HeatmapStage(Stage):
         for one in maps if len(maps) > 1 else []:
             (draft / f"{item.name}.{one.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(one))
         (draft / f"{item.name}.h5").write_bytes(heatmap_to_hdf5(shown))
-        (draft / f"{item.name}.geojson").write_text(heatmap_to_geojson(shown), encoding="utf-8")
         channel = self._channel(shown)
-        (draft / f"{item.name}.png").write_bytes(self._picture(item, work, shown, channel))
+        scale = self._scale(shown, channel)
+        wanted = Wanted(
+            channel, scale, self.px_per_tile, self.contours, lambda: self._picture(item, work, shown, channel, scale)
+        )
+        write_exports(export_files(shown, self.export, wanted), draft)
         return {"models": len(maps), "channel": channel, "tiles": len(shown.grid)}
 
     def _rows(self, item: Item, work: Work) -> pd.DataFrame:
@@ -133,15 +144,17 @@ class HeatmapStage(Stage):
             return wanted
         return next(name for name in shown.channels if name.startswith("attention"))
 
-    def _picture(self, item: Item, work: Work, shown: Heatmap, channel: str) -> bytes:
+    def _scale(self, shown: Heatmap, channel: str) -> str:
+        if self.scale != "auto":
+            return self.scale
+        several = shown.kinds.get(channel) == "mean rank"
+        return "range" if several else "signed" if channel.startswith("contribution") else "rank"
+
+    def _picture(self, item: Item, work: Work, shown: Heatmap, channel: str, scale: str) -> bytes:
         outline_path = ledger.require("tissue", item.name, work)
         outline = outline_from_geojson(outline_path.read_text(encoding="utf-8"), where=outline_path.name)
         with open_item(item) as slide:
             rgb, downsample = slide.overview(max_px=self.picture_px)
-        scale = self.scale
-        if scale == "auto":
-            several = shown.kinds.get(channel) == "mean rank"
-            scale = "range" if several else "signed" if channel.startswith("contribution") else "rank"
         return overlay(
             rgb, downsample, shown, channel, scale=scale, alpha=self.alpha, outline=outline if self._cut(work) else None
         )
