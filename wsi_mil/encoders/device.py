@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -34,18 +33,11 @@ def limit_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-@contextmanager
-def lone_threads(size: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose threads compute on one core each: for whole batches side by side."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(
+def lone_threads(size: int) -> ThreadPoolExecutor:
+    """A pool whose threads compute on one core each, for whole batches side by side; other threads stay as they are."""
+    return ThreadPoolExecutor(
         size, thread_name_prefix="wsi-mil-encode", initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        try:
-            yield pool
-        finally:
-            # What one thread sets is the default of threads to come.
-            torch.set_num_threads(threads)
+    )
 
 
 class Crew:
