@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 from contracts.slide import Pixels, SlideContract, shrunk, textured
-from slides.raw_tiff import LONG, SHORT, tiled_page, write_raw
+from PIL import Image
+from slides.raw_tiff import LONG, SHORT, tiled_page, tiles_of, write_raw
 
 from wsi_mil.errors import SlideError
 from wsi_mil.slides import Slide, open_slide
@@ -296,3 +297,22 @@ def test_the_far_corner_of_a_level_that_is_no_whole_factor_is_in_place(write_sli
             errors.append(np.abs(box - fine).mean())
         assert errors[1] == min(errors)
         assert np.abs(got - fine).mean() < 2
+
+
+def test_aperio_tiles_of_separate_colour_differences_are_those_of_openslide(tmp_path: Path) -> None:
+    """Compression 33003: JPEG 2000 of YCbCr, which the file alone says."""
+    import imagecodecs
+
+    rgb = textured(300, 200)
+    page = tiled_page(rgb)
+    tiles = tiles_of(np.asarray(Image.fromarray(rgb).convert("YCbCr")), 128)
+    # A last tile of every colour there is.
+    tiles[-1] = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    page.pieces = [imagecodecs.jpeg2k_encode(tile, reversible=True, codecformat="j2k", mct=False) for tile in tiles]
+    page.tags[259] = SHORT, [33003]
+    page.tags[262] = SHORT, [6]
+    page.tags[270] = 2, "Aperio Image Library v11\n300x200 (128x128) J2K/YUV16|MPP = 0.5"
+    path = write_raw(tmp_path / "a.svs", [page])
+    with direct(path) as ours, open_slide(path, reader="openslide") as theirs:
+        assert np.abs(whole(ours).astype(int) - rgb)[:, :256].mean() < 2
+        np.testing.assert_array_equal(whole(ours), whole(theirs))
