@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 import wsi_mil.slides.regions as module
 from wsi_mil.errors import ScaleError, SlideError
 from wsi_mil.geometry import Level
+from wsi_mil.slides import open_slide
 from wsi_mil.slides.slide import SlideInfo
 
 
@@ -129,3 +132,26 @@ def test_an_impossible_size_is_refused(size: tuple[int, int], words: str) -> Non
 
     with pytest.raises(SlideError, match=words):
         Claims()
+
+
+def test_an_overview_of_a_damaged_slide_is_refused_or_grey_there_and_says_so(
+    write_slide: Callable[..., Path], break_tile: Callable[[Path, int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_slide(rgb=textured(1024, 768), downsamples=(1,))
+    break_tile(path, 9)  # the second tile of the second row of 8
+    for reader in ("tiff", "openslide"):
+        caplog.clear()
+        with open_slide(path, reader=reader) as slide:
+            with pytest.raises(SlideError, match="damaged"):
+                slide.overview(max_px=512)
+            with caplog.at_level(logging.WARNING, logger="wsi_mil"):
+                rgb, _ = slide.overview(max_px=512, patch=True)
+        assert "shown grey" in caplog.text
+        lost = (np.abs(rgb.astype(int) - module.DAMAGED) <= 2).all(axis=2)
+        assert lost[70:122, 70:122].all()
+        assert lost.mean() < (0.03 if reader == "tiff" else 0.10)
+
+
+def test_an_overview_of_which_nothing_can_be_read_is_refused(test_data: Path) -> None:
+    with open_slide(test_data / "slides/broken/unreadable.svs") as slide, pytest.raises(SlideError):
+        slide.overview(max_px=16, patch=True)

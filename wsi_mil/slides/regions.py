@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from wsi_mil.errors import ScaleError
+from wsi_mil.errors import ScaleError, SlideError
 from wsi_mil.geometry import SAME_SCALE, Box
 from wsi_mil.slides.resample import resample
 
@@ -21,32 +22,75 @@ if TYPE_CHECKING:
 BLOCK_PX = 1 << 24
 """Most level pixels read at once (64 MiB as RGBA); a larger rectangle is read and shrunk in parts."""
 
+_log = logging.getLogger("wsi_mil")
+
 DASK_CHUNK_PX = 1024
+
+DAMAGED, PATCH_PX = 128, 256
+"""Grey of what cannot be read, and the side of the parts that are tried one by one where stored tiles are not known."""
 
 _WHOLE = 1e-4  # of a level pixel: a box this near to whole pixels is cropped, not resampled
 
 
 def picture_of(
-    slide: Slide, box_lv: Box, level: int, size_px: tuple[int, int], *, gap: float | None = None
+    slide: Slide,
+    box_lv: Box,
+    level: int,
+    size_px: tuple[int, int],
+    *,
+    gap: float | None = None,
+    patch: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A rectangle of one level, in that level's pixels, as a picture of a given width and height.
 
-    `gap` lets it shrink first by a whole factor (see `resample`). Raises ScaleError and SlideError as `Slide.read`.
+    `gap` lets it shrink first by a whole factor (see `resample`); with `patch` damaged parts are grey.
+    Raises ScaleError and SlideError as `Slide.read`.
     """
     width_px, height_px = size_px
     if is_crop(box_lv, size_px):
-        return slide.read_level((round(box_lv.x), round(box_lv.y), width_px, height_px), level=level)
+        return _read(slide, (round(box_lv.x), round(box_lv.y), width_px, height_px), level, patch=patch)
     # Bicubic reaches two output pixels far; when enlarging, level pixels count instead.
     margin = math.ceil(2.5 * max(box_lv.width / width_px, box_lv.height / height_px, 1.0)) + 1
     outer = left, top, width, height = _with_margin(slide, box_lv, margin, level)
     if width * height > BLOCK_PX:
-        return _by_halves(slide, box_lv, level, size_px, gap=gap)
+        return _by_halves(slide, box_lv, level, size_px, gap=gap, patch=patch)
     inner = (box_lv.x - left, box_lv.y - top, box_lv.right - left, box_lv.bottom - top)
-    pixels = slide.read_level(outer, level=level)
+    pixels = _read(slide, outer, level, patch=patch)
     start = time.perf_counter()
     picture = resample(pixels, inner, size_px, gap=gap)
     slide.clock.add("transform", time.perf_counter() - start)
     return picture
+
+
+def _read(slide: Slide, box: tuple[int, int, int, int], level: int, *, patch: bool) -> UInt8[np.ndarray, "h w 3"]:
+    """A rectangle of a level; with `patch` its damaged parts are grey, one stored tile or so at a time."""
+    try:
+        return slide.read_level(box, level=level)
+    except ScaleError:
+        raise
+    except SlideError as error:
+        if not patch:
+            raise
+        first = error
+    left, top, width, height = box
+    pixels = np.full((height, width, 3), DAMAGED, np.uint8)
+    step_x, step_y = slide.tile_px(level) or (PATCH_PX, PATCH_PX)
+    lost = parts = 0
+    for y in range(top - top % step_y, top + height, step_y):
+        for x in range(left - left % step_x, left + width, step_x):
+            x_0, y_0, x_1, y_1 = max(x, left), max(y, top), min(x + step_x, left + width), min(y + step_y, top + height)
+            parts += 1
+            try:
+                part = slide.read_level((x_0, y_0, x_1 - x_0, y_1 - y_0), level=level)
+                pixels[y_0 - top : y_1 - top, x_0 - left : x_1 - left] = part
+            except SlideError:
+                lost += 1
+    if lost == parts:
+        raise first
+    _log.warning(
+        "slide %r: %d of %d parts of level %d are damaged and shown grey: %s", slide.id, lost, parts, level, first
+    )
+    return pixels
 
 
 def is_crop(box_lv: Box, size_px: tuple[int, int]) -> bool:
@@ -83,7 +127,7 @@ def _with_margin(slide: Slide, box_lv: Box, margin: int, level: int) -> tuple[in
 
 
 def _by_halves(
-    slide: Slide, box_lv: Box, level: int, size_px: tuple[int, int], *, gap: float | None
+    slide: Slide, box_lv: Box, level: int, size_px: tuple[int, int], *, gap: float | None, patch: bool
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The same picture from two halves, each with its own margin, so that the seam is not seen."""
     width_px, height_px = size_px
@@ -104,5 +148,8 @@ def _by_halves(
         first = Box(box_lv.x, box_lv.y, box_lv.width, cut)
         second = Box(box_lv.x, box_lv.y + cut, box_lv.width, box_lv.height - cut)
         sizes, axis = ((width_px, half), (width_px, height_px - half)), 0
-    parts = [picture_of(slide, box, level, size, gap=gap) for box, size in zip((first, second), sizes, strict=True)]
+    parts = [
+        picture_of(slide, box, level, size, gap=gap, patch=patch)
+        for box, size in zip((first, second), sizes, strict=True)
+    ]
     return np.concatenate(parts, axis=axis)

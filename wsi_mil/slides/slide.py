@@ -210,11 +210,12 @@ class Slide(ABC):
         return pixels
 
     @final
-    def overview(self, *, max_px: int) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[float, float]]:
+    def overview(self, *, max_px: int, patch: bool = False) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[float, float]]:
         """The whole slide as a picture with no side longer than `max_px`, and level-0 pixels per picture pixel (x, y).
 
         Needs no scale. Reads the coarsest level that is fine enough, a block at a time, so that a slide without a
-        pyramid costs time but no memory. Raises SlideError where that level is beyond all bounds.
+        pyramid costs time but no memory. Raises SlideError where that level is beyond all bounds, or damaged; with
+        `patch` what is damaged is grey, which is logged, and SlideError is raised where nothing can be read.
         """
         width, height = self.size_l0
         shrink = max(1.0, max(width, height) / max_px)
@@ -228,7 +229,7 @@ class Slide(ABC):
                 f"write it as a pyramid (for example with `vips tiffsave --pyramid`)"
             )
         box = Box(0.0, 0.0, float(size_lv[0]), float(size_lv[1]))
-        return picture_of(self, box, level, out, gap=OVERVIEW_GAP), downsample
+        return picture_of(self, box, level, out, gap=OVERVIEW_GAP, patch=patch), downsample
 
     @final
     def as_dask(self, level: int = 0) -> dask.array.Array:

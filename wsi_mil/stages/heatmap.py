@@ -154,7 +154,7 @@ class HeatmapStage(Stage):
         outline_path = ledger.require("tissue", item.name, work)
         outline = outline_from_geojson(outline_path.read_text(encoding="utf-8"), where=outline_path.name)
         with open_item(item) as slide:
-            rgb, downsample = slide.overview(max_px=self.picture_px)
+            rgb, downsample = slide.overview(max_px=self.picture_px, patch=True)
         return overlay(
             rgb, downsample, shown, channel, scale=scale, alpha=self.alpha, outline=outline if self._cut(work) else None
         )

@@ -136,7 +136,7 @@ class Tissue(Stage):
     def _search(self, slide: Slide, work: Work) -> tuple[np.ndarray, TissueFound, MultiPolygon]:
         """The picture that was searched, what was found on it, and its outline."""
         network = _network_of(self.weights, work.study.runtime.device) if self.method == "model" else None
-        rgb, downsample = slide.overview(max_px=_picture_px(slide, network.mpp if network else self.mpp))
+        rgb, downsample = slide.overview(max_px=_picture_px(slide, network.mpp if network else self.mpp), patch=True)
         mpp = (slide.mpp[0] * downsample[0], slide.mpp[1] * downsample[1])
         if network:
             encoders.limit_threads(work.study.runtime.threads or cores())
@@ -163,7 +163,7 @@ class Tissue(Stage):
         from PIL import Image
 
         if rgb is None or max(rgb.shape[:2]) < self.thumbnail_px:
-            rgb, downsample = slide.overview(max_px=self.thumbnail_px)
+            rgb, downsample = slide.overview(max_px=self.thumbnail_px, patch=True)
         else:
             picture = Image.fromarray(rgb)
             picture.thumbnail((self.thumbnail_px, self.thumbnail_px), Image.Resampling.BOX)
