@@ -31,6 +31,12 @@ def test_reading_that_keeps_up_is_not_blamed() -> None:
     assert "encode takes the time" in why
 
 
+def test_hands_that_encode_side_by_side_count() -> None:
+    one = pace({"encode": 16.0, "write": 1.0}, wall_s=10.0, waited_s=0.0, threads=1, hands=2)
+    rows, _ = told_pace([(1000, one)])
+    assert rows == [("encode", "80%", "125"), ("write", "10%", "1,000")]
+
+
 def test_slides_are_added_up() -> None:
     one = pace({"encode": 2.0}, wall_s=4.0, waited_s=0.0, threads=1)
     rows, why = told_pace([(100, one), (300, one)])

@@ -126,7 +126,7 @@ class Extract(Stage):
                     writer.save(draft, scales=scales)
             steps = {**clock.seconds, **slide.clock.steps}
         wall_s = time.perf_counter() - start
-        told = pace(steps, wall_s=wall_s, waited_s=clock.waited_s, threads=runtime.readers)
+        told = pace(steps, wall_s=wall_s, waited_s=clock.waited_s, threads=runtime.readers, hands=hands)
         return {"tiles": len(grid), **facts, "tiles_per_s": round(len(grid) / wall_s, 1), "pace": told}
 
     def _judge(self, writer: BagWriter, per_tile: int) -> dict[str, Any]:

@@ -14,7 +14,10 @@ Batch = TypeVar("Batch")
 READING = ("fetch", "decode", "transform")
 """Steps of the reader threads; they run beside the others."""
 
-STEPS = (*READING, "stain", "encode", "measure", "write")
+ENCODING = ("stain", "encode", "measure")
+"""Steps of the threads that encode, a batch each."""
+
+STEPS = (*READING, *ENCODING, "write")
 
 KEPT_UP = 0.05
 """Share of the time that encoding may wait for pixels before reading is called the bottleneck."""
@@ -48,32 +51,39 @@ class Stopwatch:
             yield batch
 
 
-def pace(seconds: Mapping[str, float], *, wall_s: float, waited_s: float, threads: int) -> dict[str, Any]:
-    """Facts of one slide, to be stored: busy seconds a step, seconds in all, seconds of waiting for pixels."""
+def pace(
+    seconds: Mapping[str, float], *, wall_s: float, waited_s: float, threads: int, hands: int = 1
+) -> dict[str, Any]:
+    """Facts of one slide, to be stored: busy seconds a step, seconds in all, seconds of waiting for pixels.
+
+    `threads` read, and `hands` encode, side by side.
+    """
     return {
         "seconds": {name: round(seconds.get(name, 0.0), 4) for name in STEPS},
         "wall_s": round(wall_s, 3),
         "waited_s": round(waited_s, 3),
         "threads": threads,
+        "hands": hands,
     }
 
 
 def told_pace(slides: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[tuple[str, str, str]], str]:
     """Of slides (tiles, pace): a row a step (name, share of the time, tiles/s), and a sentence on the bottleneck."""
     busy: dict[str, float] = defaultdict(float)
-    tiles, wall, waited, threads = 0, 0.0, 0.0, 1
+    tiles, wall, waited, threads, hands = 0, 0.0, 0.0, 1, 1
     for count, one in slides:
         tiles += count
         for name, seconds in one["seconds"].items():
             busy[name] += seconds
-        wall, waited, threads = wall + one["wall_s"], waited + one["waited_s"], max(threads, one["threads"])
+        wall, waited = wall + one["wall_s"], waited + one["waited_s"]
+        threads, hands = max(threads, one["threads"]), max(hands, one["hands"])
     if not tiles or not wall:
         return [], ""
     rows = []
     for name in STEPS:
-        hands = threads if name in READING else 1
+        side = threads if name in READING else hands if name in ENCODING else 1
         if busy[name] > 0:
-            rows.append((name, f"{busy[name] / wall / hands:.0%}", f"{tiles * hands / busy[name]:,.0f}"))
+            rows.append((name, f"{busy[name] / wall / side:.0%}", f"{tiles * side / busy[name]:,.0f}"))
     share = waited / wall
     slowest = max(READING if share > KEPT_UP else STEPS[len(READING) :], key=lambda name: busy[name])
     if share > KEPT_UP:
