@@ -26,6 +26,9 @@ _log = logging.getLogger("wsi_mil")
 
 DASK_CHUNK_PX = 1024
 
+MOST_DAMAGED = 0.25
+"""Share of the parts of a picture that may be damaged: past it the slide is cut off or worse, and is refused."""
+
 DAMAGED, PATCH_PX = 128, 256
 """Grey of what cannot be read, and the side of the parts that are tried one by one where stored tiles are not known."""
 
@@ -85,7 +88,7 @@ def _read(slide: Slide, box: tuple[int, int, int, int], level: int, *, patch: bo
                 pixels[y_0 - top : y_1 - top, x_0 - left : x_1 - left] = part
             except SlideError:
                 lost += 1
-    if lost == parts:
+    if lost > MOST_DAMAGED * parts:
         raise first
     _log.warning(
         "slide %r: %d of %d parts of level %d are damaged and shown grey: %s", slide.id, lost, parts, level, first
