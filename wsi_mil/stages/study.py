@@ -89,6 +89,9 @@ class Runtime(Section):
     """Tiles encoded at once."""
     readers: int = Field(default=2, ge=1)
     """Threads that read tiles."""
+    memory_map: bool = False
+    """Map TIFFs on a disk of this machine into memory: processes that read one slide share its pages. Not for network
+    disks, where a lost connection would kill the process."""
     threads: int = Field(default=0, ge=0)
     """Threads that torch computes with; 0 leaves it to torch."""
     compile: bool = False
