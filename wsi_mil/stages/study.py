@@ -97,7 +97,11 @@ class Runtime(Section):
     compile: bool = False
     """Compile the encoder with torch.compile: minutes once a process, worth it on a GPU with many tiles."""
     bag_budget_mb: int = Field(default=1024, ge=1)
-    """Bags up to this size are built in memory, larger ones in a draft file."""
+    """Bags up to this size are built in memory, larger ones in a draft file; so much memory holds bags in training."""
+    device_bags_mb: int = Field(default=4096, ge=0)
+    """Bags that stay on a GPU while a model is trained on them."""
+    snapshot_s: float = Field(default=60, ge=0)
+    """Seconds between two snapshots of a training run, from which it goes on when it was killed; 0 for none."""
 
 
 class Study(Section):
