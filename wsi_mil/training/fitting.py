@@ -64,6 +64,15 @@ def fit(
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
+    if min(settings.batch_bags, len(fit_index)) < task.least_bags:
+        raise ModelError(
+            f"a step has {min(settings.batch_bags, len(fit_index))} bag(s), and the loss of this task ({task.kind}) "
+            f"compares bags and needs {task.least_bags} or more: set train.batch_bags to {task.wanted_bags}, or leave "
+            "it empty"
+        )
+    if select_index and not task.can_judge(targets[select_index]):
+        _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
+        select_index = []
     model.to(device)
     # Dropout draws from the global generator, which is therefore borrowed and given back.
     on_gpu = device.startswith("cuda")
@@ -124,7 +133,7 @@ def _epochs(run: _Run, fit_index: list[int], select_index: list[int], *, progres
     optimiser = torch.optim.AdamW(
         run.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
-    steps = settings.epochs * math.ceil(len(fit_index) / settings.batch_bags)
+    steps = settings.epochs * len(_batches(fit_index, settings.batch_bags, least=run.task.least_bags))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings.warmup))
     history: list[dict[str, float]] = []
     best, best_loss, best_epoch = run.model.state_dict(), math.inf, 0
@@ -152,9 +161,9 @@ def _train(run: _Run, index: list[int], optimiser: torch.optim.Optimizer, schedu
     run.model.train()
     settings, total = run.settings, 0.0
     order = run.random.permutation(index).tolist()
-    for start in range(0, len(order), settings.batch_bags):
-        batch = order[start : start + settings.batch_bags]
-        progress = schedule.last_epoch / (settings.epochs * math.ceil(len(order) / settings.batch_bags))
+    batches = _batches(order, settings.batch_bags, least=run.task.least_bags)
+    for batch in batches:
+        progress = schedule.last_epoch / (settings.epochs * len(batches))
         run.model.at(progress)
         loss = _loss(run, batch, tiles=settings.tiles_per_bag, progress=progress)
         optimiser.zero_grad()
@@ -167,30 +176,50 @@ def _train(run: _Run, index: list[int], optimiser: torch.optim.Optimizer, schedu
     return total / len(order)
 
 
+def _batches(order: list[int], size: int, *, least: int) -> list[list[int]]:
+    """The bags of each step, in order; a last step that would be too small for the loss joins the one before it."""
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    if len(parts) > 1 and len(parts[-1]) < least:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    return parts
+
+
 def _validate(run: _Run, index: list[int]) -> float:
-    """Mean loss of the task alone in evaluation mode, without gradients, on all tiles, bag by bag."""
+    """Loss of the task alone on all bags together, in evaluation mode, without gradients, each bag read whole."""
     run.model.eval()
     with torch.inference_mode():
-        return sum(_loss(run, [bag], tiles=0, progress=None).item() for bag in index) / len(index)
+        logits = torch.cat([_read(run, [bag], tiles=0)[0].logits.float() for bag in index])
+        loss = run.task.loss(logits, run.targets[index])
+    _check_finite(loss, index)
+    return loss.item()
 
 
-def _loss(run: _Run, batch: list[int], *, tiles: int, progress: float | None) -> Tensor:
-    """Loss of some bags; with the method's auxiliary terms where the progress of the training is given."""
+def _loss(run: _Run, batch: list[int], *, tiles: int, progress: float) -> Tensor:
+    """Loss of the bags of a step, with the method's auxiliary terms at this share of the training."""
+    pooled, offsets = _read(run, batch, tiles=tiles)
+    loss = run.task.loss(pooled.logits.float(), run.targets[batch])
+    loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, progress))
+    _check_finite(loss, batch)
+    return loss
+
+
+def _read(run: _Run, batch: list[int], *, tiles: int) -> tuple[Any, Tensor]:
+    """What the model says of some bags, and where each begins; its logits are always there."""
     device = run.targets.device
     parts = [_draw(run, bag, tiles) for bag in batch]
     features = torch.cat([torch.from_numpy(part[0]).to(device) for part in parts])
     cells = torch.cat([torch.from_numpy(part[1]).to(device) for part in parts])
     offsets = torch.tensor([0, *np.cumsum([len(part[0]) for part in parts]).tolist()])
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.settings.precision == "bf16"):
-        pooled = run.model(features, cells, offsets, _records(run, batch))
-    loss = run.task.loss(pooled.logits.float(), run.targets[batch])
-    if progress is not None:
-        loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, progress))
+        return run.model(features, cells, offsets, _records(run, batch)), offsets
+
+
+def _check_finite(loss: Tensor, bags: list[int]) -> None:
     if not bool(torch.isfinite(loss)):
         raise ModelError(
-            f"the loss is {loss.item()} at bags {batch}: look for features that are not finite, or lower training.lr"
+            f"the loss is {loss.item()} at bags {bags[:20]}: look for features that are not finite, or lower "
+            "training.lr"
         )
-    return loss
 
 
 def _records(run: _Run, batch: list[int]) -> Clinical | None:
