@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,6 +70,15 @@ def fit(
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
+    if min(settings.batch_bags, len(fit_index)) < task.least_bags:
+        raise ModelError(
+            f"a step has {min(settings.batch_bags, len(fit_index))} bag(s), and the loss of this task ({task.kind}) "
+            f"compares bags and needs {task.least_bags} or more: set train.batch_bags to {task.wanted_bags}, or leave "
+            "it empty"
+        )
+    if select_index and not task.can_judge(targets[select_index]):
+        _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
+        select_index = []
     model.to(device)
     # Dropout draws from the global generator, which is therefore borrowed and given back.
     on_gpu = device.startswith("cuda")
@@ -87,7 +97,7 @@ def fit(
             np.random.default_rng(seed),
             Auxiliary(model.losses),
             records,
-            steps_an_epoch=math.ceil(len(fit_index) / settings.batch_bags),
+            steps_an_epoch=len(steps_of(fit_index, settings.batch_bags, least=task.least_bags)),
             snapshot=snapshot,
         )
         fitted = _epochs(run, fit_index, select_index, progress=progress)
@@ -149,47 +159,55 @@ def _epochs(run: Run, fit_index: list[int], select_index: list[int], *, progress
 def _train(run: Run, index: list[int]) -> float:
     """One pass over the training slides in a new order; return the mean loss, auxiliary terms included."""
     run.model.train()
-    losses, order, size = [], run.random.permutation(index).tolist(), run.settings.batch_bags
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    losses, order = [], run.random.permutation(index).tolist()
+    batches = steps_of(order, run.settings.batch_bags, least=run.task.least_bags)
     for batch in batches:
         run.model.at(run.progress)
-        loss = _loss(run, run.model, batch, tiles=run.settings.tiles_per_bag, progress=run.progress)
+        pooled, offsets = _read(run, run.model, batch, tiles=run.settings.tiles_per_bag)
+        loss = run.task.loss(pooled.logits.float(), run.targets[batch])
+        loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, run.progress))
         run.step(loss)
         losses.append(loss.detach())
-    return _mean(losses, batches)
+    # Asked for once an epoch: each question makes a GPU finish what it was given.
+    values = torch.stack(losses).double().cpu().tolist()
+    for value, batch in zip(values, batches, strict=True):
+        _check_finite(value, batch)
+    return sum(value * len(batch) for value, batch in zip(values, batches, strict=True)) / len(order)
+
+
+def steps_of(order: Sequence[int], size: int, *, least: int) -> list[list[int]]:
+    """The bags of each step, in order; a last step that would be too small for the loss joins the one before it."""
+    parts = [list(order[start : start + size]) for start in range(0, len(order), size)]
+    if len(parts) > 1 and len(parts[-1]) < least:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    return parts
 
 
 def _validate(run: Run, index: list[int]) -> float:
-    """Mean loss of the task alone in evaluation mode, without gradients, on all tiles, bag by bag."""
+    """Loss of the task alone on all bags together, in evaluation mode, without gradients, each bag read whole."""
     model = run.judged.eval()
     with torch.inference_mode():
-        losses = [_loss(run, model, [bag], tiles=0, progress=None) for bag in index]
-    return _mean(losses, [[bag] for bag in index])
+        logits = torch.cat([_read(run, model, [bag], tiles=0)[0].logits.float() for bag in index])
+        loss = run.task.loss(logits, run.targets[index]).item()
+    _check_finite(loss, index)
+    return loss
 
 
-def _mean(losses: list[Tensor], batches: list[list[int]]) -> float:
-    """Mean loss of a bag. Asked for once an epoch: each question makes a GPU finish what it was given."""
-    values = torch.stack(losses).double().cpu().numpy()
-    for value, batch in zip(values, batches, strict=True):
-        if not math.isfinite(value):
-            raise ModelError(
-                f"the loss is {value} at bags {batch}: look for features that are not finite, or lower training.lr"
-            )
-    return float(values @ [len(batch) for batch in batches]) / sum(map(len, batches))
-
-
-def _loss(run: Run, model: MIL, batch: list[int], *, tiles: int, progress: float | None) -> Tensor:
-    """Loss of some bags; with the method's auxiliary terms where the progress of the training is given."""
+def _read(run: Run, model: MIL, batch: list[int], *, tiles: int) -> tuple[Any, Tensor]:
+    """What a model says of some bags, and where each begins; its logits are always there."""
     device = run.targets.device
     parts = [run.source.load(bag, _drawing(run, tiles)) for bag in batch]
     features, cells = (torch.cat(list(one)) if len(parts) > 1 else one[0] for one in zip(*parts, strict=True))
     offsets = torch.tensor([0, *np.cumsum([len(part[0]) for part in parts]).tolist()])
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.settings.precision == "bf16"):
-        pooled = model(features, cells, offsets, _records(run, batch))
-    loss = run.task.loss(pooled.logits.float(), run.targets[batch])
-    if progress is not None:
-        loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, progress))
-    return loss
+        return model(features, cells, offsets, _records(run, batch)), offsets
+
+
+def _check_finite(loss: float, bags: list[int]) -> None:
+    if not math.isfinite(loss):
+        raise ModelError(
+            f"the loss is {loss} at bags {bags[:20]}: look for features that are not finite, or lower training.lr"
+        )
 
 
 def _records(run: Run, batch: list[int]) -> Clinical | None:

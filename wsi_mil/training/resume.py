@@ -50,7 +50,7 @@ class Snapshot:
         if not self.path.exists():
             return None
         try:
-            with safetensors.safe_open(str(self.path), framework="pt") as file:  # type: ignore[no-untyped-call]
+            with safetensors.safe_open(str(self.path), framework="pt") as file:
                 told = json.loads((file.metadata() or {})["run"])
                 if (told["format"], told["key"], told["torch"]) != (FORMAT, self.key, torch.__version__):
                     _LOG.info("%s is of another run: training starts anew", self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Run:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: self._rate(step))
         # Buffers (moments of the features, stages of annealing) are copied, not averaged.
-        averaging = get_ema_multi_avg_fn(settings.average)
+        averaging = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
         self._average = AveragedModel(self.model, multi_avg_fn=averaging) if settings.average else None
         self.best = Best(self.model.state_dict())
 
@@ -61,8 +61,7 @@ class Run:
         """The model that is validated and kept: the running mean of the weights where that is asked for."""
         if self._average is None:
             return self.model
-        model: MIL = self._average.module
-        return model
+        return cast("MIL", self._average.module)
 
     @property
     def progress(self) -> float:
