@@ -12,12 +12,14 @@ from wsi_mil.evaluation.baselines import (
 )
 from wsi_mil.evaluation.curves import Curve, pr_curve, roc_curve
 from wsi_mil.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_difference
+from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, share_found, shared_patients, signature
 from wsi_mil.evaluation.localisation import Localisation, centre_scores, localise, tile_ap, tile_auroc
 from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusion, score
 
 __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
+    "SAME_BAG",
     "Baseline",
     "Curve",
     "Fold",
@@ -25,6 +27,7 @@ __all__ = [
     "LinearModel",
     "Localisation",
     "Metric",
+    "Signature",
     "bag_statistics",
     "bootstrap",
     "bootstrap_mean",
@@ -32,11 +35,15 @@ __all__ = [
     "confusion",
     "layout_statistics",
     "localise",
+    "near_pairs",
     "out_of_fold_logistic",
     "paired_difference",
     "pr_curve",
     "roc_curve",
     "score",
+    "share_found",
+    "shared_patients",
+    "signature",
     "tile_ap",
     "tile_auroc",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +14,8 @@ from wsi_mil import files, training
 from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
-from wsi_mil.stages.features import bags_of, digests_of, header_of
+from wsi_mil.stages.audit import audit_models, tcga_warning
+from wsi_mil.stages.features import bags_of, digests_of
 from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("wsi_mil")
-
-TCGA_BARCODE = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
-"""How the names of TCGA's slides begin."""
 
 
 class Predict(Stage):
@@ -102,7 +99,9 @@ class Predict(Stage):
         if self.members:
             members, weights = member_models(work), weigh_members(work)
         else:
-            by_slide = speakers(trained_models(work), work)
+            models = trained_models(work)
+            by_slide = speakers(models, work)
+            audit_models(models, by_slide, work)
         for number, slide in enumerate(slides):
             tick(number, len(slides))
             if self.members:
@@ -133,18 +132,8 @@ class Predict(Stage):
 
     def _seen_in_pretraining(self, table: pd.DataFrame, work: Work) -> str:
         """A warning where slides of TCGA are read through an encoder that was pretrained on TCGA."""
-        known = list(table["slide"][table["status"] == "predicted"])
-        tcga = [slide for slide in known if TCGA_BARCODE.match(slide)]
-        if not tcga:
-            return ""
-        encoder = header_of(bags_of(work, tcga[:1])[0][tcga[0]]).encoder
-        if encoder.saw_tcga not in ("yes", "probably"):
-            return ""
-        return (
-            f"{len(tcga)} of {len(known)} slides are of TCGA (first {tcga[0]!r}), and encoder {encoder.name!r} was "
-            f"{'' if encoder.saw_tcga == 'yes' else 'probably '}pretrained on TCGA: these figures may be better than "
-            "on slides it never saw; evaluate on another cohort too"
-        )
+        found = bags_of(work, table["slide"][table["status"] == "predicted"])[0]
+        return " ".join(tcga_warning(list(found.items())))
 
     def _predict_members(
         self, slide: str, members: Any, weights: Any, work: Work, rows: list[dict[str, Any]]
