@@ -131,7 +131,7 @@ def predict(
         )
     given += [] if mpp is None else [f"cohort.mpp={mpp}"]
     study = study_of_model(model, slides=slides, table=table, overrides=given)
-    names = ["tissue", "tile", "extract", "predict", "heatmap"]
+    names = ["tissue", "tile", "extract", "predict", "calibrate", "heatmap"]
     _run(names, study, work, on=on, redo=names if redo else [], dry=dry_run, shard=shard)
 
 

@@ -29,6 +29,7 @@ STAGES = {
     "split": "Deal the patients into folds: fit, select, calibrate and test.",
     "train": "Train one model for each fold and seed.",
     "predict": "Predict every slide and patient with models that never saw them.",
+    "calibrate": "Calibrate the predictions and decide, on patients of their own.",
     "heatmap": "Draw, for each slide, the scores behind its prediction.",
     "report": "Gather the study on one page.",
 }

@@ -115,6 +115,7 @@ class Predict(Stage):
         slides_table = self._slides(models_table, told, work)
         folder = self.folder(work)
         files.write_text(folder / "models.csv", models_table.to_csv(index=False))
+        self._calibrating(work, tick)
         if work.study.cohort.label_of == "patient":
             files.write_text(folder / "patients.csv", self._patients(slides_table, work).to_csv(index=False))
         else:
@@ -129,6 +130,15 @@ class Predict(Stage):
             "predicted": int(counts.get("predicted", 0)),
             "not_predicted": int(counts.sum() - counts.get("predicted", 0)),
         }
+
+    def _calibrating(self, work: Work, tick: Tick) -> None:
+        """calibrate.csv: what each fold's models say of its calibrate role, for the calibrate stage."""
+        path = self.folder(work) / "calibrate.csv"
+        rows = [] if self.models is not None or self.members else _said_in_role("calibrate", work, tick)
+        if rows:
+            files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
+        else:
+            files.remove(path)
 
     def _seen_in_pretraining(self, table: pd.DataFrame, work: Work) -> str:
         """A warning where slides of TCGA are read through an encoder that was pretrained on TCGA."""
@@ -215,3 +225,24 @@ class Predict(Stage):
         table.insert(2, "slides", [int((known["patient"] == patient).sum()) for patient in means])
         table["predicted"] = [answers[index].removeprefix("p_") for index in table[answers].to_numpy().argmax(axis=1)]
         return table
+
+
+def _said_in_role(role: str, work: Work, tick: Tick) -> list[dict[str, Any]]:
+    """Rows (repeat, fold, slide, patient, label, answers): the mean over seeds of what a fold's models say."""
+    folds, labels = read_folds(work), work.labelled().set_index("slide")["label"]
+    by_fold: dict[tuple[int, int], list[TrainedModel]] = {}
+    for model in trained_models(work):
+        by_fold.setdefault((model.repeat or 0, model.fold or 0), []).append(model)
+    found, wanted = [], folds[folds["role"] == role]
+    for number, one in enumerate(wanted.itertuples(index=False)):
+        tick(number, len(wanted))
+        try:
+            bag = read_checked_bag(one.slide, work)
+        except EmptyItem:
+            continue
+        said = [answer(model, bag, work) for model in by_fold[(one.repeat, one.fold)]]
+        means = np.mean([each.values for each in said], axis=0)
+        row = {"repeat": one.repeat, "fold": one.fold, "slide": one.slide, "patient": one.patient}
+        row["label"] = labels.get(one.slide, "")
+        found.append(row | {f"p_{name}": value for name, value in zip(said[0].names, means, strict=True)})
+    return found
