@@ -22,6 +22,7 @@ def bag_study(
     seed: int = 0,
     slides_each: int = 1,
     site_shift: float = 0.0,
+    prefix: str = "S",
 ) -> Work:
     """A folder with cohort.csv, study.yaml and work/extract/; class 1 is shifted by `signal` in one feature.
 
@@ -37,10 +38,19 @@ def bag_study(
         features = random.normal(size=(20 + number % 7, DIM)).astype(np.float32)
         features[:, 0] += signal * label + random.normal()
         features[:, 1] += site_shift * (site == "A")
-        with h5py.File(source / f"S{number:03}.h5", "w") as file:
+        with h5py.File(source / f"{prefix}{number:03}.h5", "w") as file:
             file.create_dataset("features", data=features, chunks=(1, DIM)).attrs["encoder"] = "phikon"
         age = 40 + 20 * label + random.integers(10)
-        rows.append((f"S{number:03}", f"P{patient:03}", ("normal", "tumour")[label], site, "uv"[patient % 4 // 2], age))
+        rows.append(
+            (
+                f"{prefix}{number:03}",
+                f"{'' if prefix == 'S' else prefix}P{patient:03}",
+                ("normal", "tumour")[label],
+                site,
+                "uv"[patient % 4 // 2],
+                age,
+            )
+        )
     table = pd.DataFrame(rows, columns=["slide", "patient", "label", "site", "scanner", "age"])
     table.to_csv(folder / "cohort.csv", index=False)
     (folder / "study.yaml").write_text(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_mil import commands
+from wsi_mil import commands, judging
 from wsi_mil.errors import ConfigError, WsiMilError
 from wsi_mil.stages import STAGES
 from wsi_mil.version import __version__
@@ -191,6 +191,8 @@ def models() -> None:
 
 
 app.command("encoders", rich_help_panel=LOOK_PANEL)(commands.encoders)
+app.command("compare", rich_help_panel=LOOK_PANEL)(judging.compare)
+app.command("validate", rich_help_panel=LOOK_PANEL)(judging.validate)
 app.add_typer(commands.bags, name="bags", rich_help_panel=LOOK_PANEL)
 
 

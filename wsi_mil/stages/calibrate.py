@@ -17,7 +17,6 @@ from pydantic import Field
 from wsi_mil import files
 from wsi_mil.errors import StageError
 from wsi_mil.evaluation import RULES
-from wsi_mil.layout import folder_name
 from wsi_mil.stages.calibrated import NAME, Calibration, Place, fit_calibration, lay_on, load_calibration
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
@@ -193,16 +192,21 @@ def _skipped(work: Work) -> str:
     return ""
 
 
+def given_study(work: Work) -> tuple[Path, str] | None:
+    """Work folder and model label of the study that `predict.models` is from; None where it is a folder by itself."""
+    given = work.study.predict.models
+    for folder in [] if given is None else [given, *given.parents]:
+        if folder.parent.name == "train":
+            return folder.parent.parent, folder.name
+    return None
+
+
 def _given(work: Work) -> Path | None:
     """The calibration that belongs to `predict.models`: in that folder, or in calibrate/ beside the folder train/."""
-    given = work.study.predict.models
+    given, home = work.study.predict.models, given_study(work)
     if given is None:
         return None
-    places = [given / NAME]
-    for parent in [given, *given.parents]:
-        if parent.parent.name == "train":
-            places.append(parent.parent.parent / "calibrate" / folder_name(parent.name) / NAME)
-            break
+    places = [given / NAME, *([home[0] / "calibrate" / home[1] / NAME] if home else [])]
     return next((place for place in places if place.exists()), None)
 
 

@@ -128,9 +128,8 @@ class Train(Stage):
             records=records,
             progress=lambda row: tick(int(row["epoch"]), self.epochs),
         )
-        how = training.Training(
-            tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, vars(settings), tuple(fitting)
-        )
+        chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
+        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, tuple(fitting))
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         _write_beside(draft, fitted.history, work)
