@@ -134,7 +134,8 @@ class Predict(Stage):
     def _calibrating(self, work: Work, tick: Tick) -> None:
         """calibrate.csv: what each fold's models say of its calibrate role, for the calibrate stage."""
         path = self.folder(work) / "calibrate.csv"
-        rows = [] if self.models is not None or self.members else _said_in_role("calibrate", work, tick)
+        asked = self.models is None and not self.members and work.study.task.kind == "classification"
+        rows = _said_in_role("calibrate", work, tick) if asked else []
         if rows:
             files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
         else:
