@@ -90,12 +90,19 @@ class Runtime(Section):
     """Tiles encoded at once."""
     readers: int = Field(default=2, ge=1)
     """Threads that read tiles."""
+    memory_map: bool = False
+    """Map TIFFs on a disk of this machine into memory: processes that read one slide share its pages. Not for network
+    disks, where a lost connection would kill the process."""
     threads: int = Field(default=0, ge=0)
     """Threads that torch computes with; 0 leaves it to torch."""
     compile: bool = False
     """Compile the encoder with torch.compile: minutes once a process, worth it on a GPU with many tiles."""
     bag_budget_mb: int = Field(default=1024, ge=1)
-    """Bags up to this size are built in memory, larger ones in a draft file."""
+    """Bags up to this size are built in memory, larger ones in a draft file; so much memory holds bags in training."""
+    device_bags_mb: int = Field(default=4096, ge=0)
+    """Bags that stay on a GPU while a model is trained on them."""
+    snapshot_s: float = Field(default=60, ge=0)
+    """Seconds between two snapshots of a training run, from which it goes on when it was killed; 0 for none."""
 
 
 class Study(Section):

@@ -55,6 +55,8 @@ class Train(Stage):
     """Largest norm of a gradient; 0 for no limit."""
     standardise: bool = True
     """Bring each feature to mean 0 and spread 1 over the tiles of the fit role."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay a step of a running mean of the weights, which is then validated and kept; 0 for none, .99 suits most."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward pass."""
     encoder_saw: StudyPath | None = None
@@ -124,8 +126,8 @@ class Train(Stage):
             task=task,
             settings=settings,
             seed=seed,
-            device=encoders.choose_device(work.study.runtime.device),
             records=records,
+            **self._how(item, work),
             progress=lambda row: tick(int(row["epoch"]), self.epochs),
         )
         chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
@@ -140,6 +142,18 @@ class Train(Stage):
             "select": len(select_index),
             "left_out": len(lacking),
             "audit": audit,
+        }
+
+    def _how(self, item: Item, work: Work) -> dict[str, Any]:
+        """Where it is computed, and what a run that is killed leaves behind: nothing of it changes the outcome."""
+        runtime = work.study.runtime
+        left = self.folder(work) / ".resume" / f"{item.name.replace('/', '-')}.safetensors"
+        key = ledger.inputs_digest(self, item, work)
+        snapshot = training.Snapshot(left, key=key, every_s=runtime.snapshot_s) if runtime.snapshot_s else None
+        return {
+            "device": encoders.choose_device(runtime.device),
+            "device_budget_bytes": runtime.device_bags_mb << 20,
+            "snapshot": snapshot,
         }
 
     def settings(self, recipe: Mapping[str, float]) -> training.FitSettings:
