@@ -14,6 +14,7 @@ from wsi_mil.evaluation import Interval
 from wsi_mil.report import Headline, page
 from wsi_mil.stages import ledger
 from wsi_mil.stages.evaluate import Evaluation, evaluate
+from wsi_mil.stages.judgement import Judgement, judge_study
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.truth import Truth
 
@@ -32,6 +33,8 @@ class Report(Stage):
     """Where the lesions are, to judge the heatmaps by: CSV with slide, x, y, label, or a folder of GeoJSON polygons."""
     truth_of: str = ""
     """Classification of the polygons that are lesions; empty takes all."""
+    groups: tuple[str, ...] = ("site",)
+    """Columns of the cohort whose values are judged apart, such as site, scanner or sex."""
     draws: int = Field(default=1000, ge=100)
     """Resamples of the patients behind each interval."""
     heatmaps: int = Field(default=12, ge=0)
@@ -45,8 +48,8 @@ class Report(Stage):
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The heatmaps."""
-        return ("heatmap",)
+        """The heatmaps and the decisions."""
+        return ("heatmap", "calibrate")
 
     def folder(self, work: Work) -> Path:
         """report/."""
@@ -64,6 +67,8 @@ class Report(Stage):
         """The predictions, and the records of all stages before."""
         predictions = work.stage("predict")
         told = [files.digest_file(predictions.output(Item("slides"), work))]
+        decided = work.stage("calibrate").output(Item("slides"), work)
+        told.append(files.digest_file(decided) if decided.exists() else "")
         for name in ("tissue", "tile", "extract", "heatmap"):
             stage = work.stage(name)
             for slide in work.slide_items():
@@ -73,14 +78,16 @@ class Report(Stage):
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Evaluate, draw, and write the page."""
-        from wsi_mil.stages import galleries, pages
+        from wsi_mil.stages import galleries, judgement_pages, pages
         from wsi_mil.stages.faults import faults
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
         told = evaluate(work, draws=self.draws, truth=truth)
+        judged = judge_study(work, columns=self.groups, draws=self.draws) if told else None
         headlines = self._headlines(told, work)
         parts = [
             *([pages.performance(told), pages.baselines(told)] if told else []),
+            *judgement_pages.parts_of(judged, work, told.seeds if told else {}),
             *([pages.localisation(told, work)] if told and told.localisation else []),
             galleries.heatmaps(work, self.heatmaps),
             *([galleries.tiles(work, self.tiles)] if self.tiles else []),
@@ -99,7 +106,7 @@ class Report(Stage):
         if predicted and predicted["facts"].get("warning"):
             subtitle += f". Note: {predicted['facts']['warning']}"
         draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
-        files.write_json(self.folder(work) / "figures.json", _figures(told, headlines))
+        files.write_json(self.folder(work) / "figures.json", _figures(told, headlines, judged))
         return {"slides": len(work.cohort)}
 
     def _headlines(self, told: Evaluation | None, work: Work) -> list[Headline]:
@@ -136,9 +143,13 @@ def _found_by_maps(told: Evaluation, work: Work) -> list[Headline]:
     return found
 
 
-def _figures(told: Evaluation | None, headlines: Sequence[Headline]) -> dict[str, Any]:
+def _figures(told: Evaluation | None, headlines: Sequence[Headline], judged: Judgement | None = None) -> dict[str, Any]:
     """The numbers of the page for programs."""
     figures: dict[str, Any] = {"headlines": [vars(one) for one in headlines]}
+    if judged is not None:
+        from wsi_mil.stages.judgement_pages import figures_of
+
+        figures["judgement"] = figures_of(judged)
     if told is None:
         return figures
     figures["slides"] = {name: _plain(one) for name, one in told.slides.metrics.items()}

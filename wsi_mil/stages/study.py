@@ -13,6 +13,7 @@ from wsi_mil import files
 from wsi_mil.cohort import NO_SLIDES
 from wsi_mil.config import Section, StudyPath, load, parse
 from wsi_mil.errors import ModelError
+from wsi_mil.stages.calibrate import Calibrate
 from wsi_mil.stages.extract import Extract
 from wsi_mil.stages.heatmap import HeatmapStage
 from wsi_mil.stages.predict import Predict
@@ -116,6 +117,7 @@ class Study(Section):
     model: ModelSection = ModelSection()
     train: Train = Train()
     predict: Predict = Predict()
+    calibrate: Calibrate = Calibrate()
     heatmap: HeatmapStage = HeatmapStage()
     report: Report = Report()
     runtime: Runtime = Runtime()
