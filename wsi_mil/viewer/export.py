@@ -29,7 +29,7 @@ MODULES = ("source.js", "heat.js", "pane.js", "cases.js", "tools.js", "picture.j
 TILES_SHOWN, THUMB_PX = 6, 112
 """Highest and lowest tiles of each layer that come along, as the page asks for them."""
 
-CONTENT_POLICY = "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src data: blob: file:"
+CONTENT_POLICY = "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; img-src data: blob: file:"
 
 
 @dataclass

@@ -21,6 +21,11 @@ export function channelWords(name) {
   return name.replaceAll("_", " ");
 }
 
+// Around zero there is little to see, and the slide is left to be seen instead.
+export function fade(position) {
+  return Math.min(1, 1.8 * Math.abs(2 * position - 1));
+}
+
 // Positions on the colour map, 0 to 1, NaN without a score; and what the ends and the middle of the map mean.
 export function spread(values, scale, low, high) {
   const sorted = Float64Array.from(values.filter(Number.isFinite)).sort();
@@ -32,13 +37,9 @@ export function spread(values, scale, low, high) {
       if (!Number.isFinite(values[i])) continue;
       const first = lowerBound(sorted, values[i]);
       const after = upperBound(sorted, values[i]);
-      const rank = last ? (first + after - 1) / 2 / last : 0.5;
-      positions[i] = Math.min(1, Math.max(0, (rank - low / 100) / Math.max(1e-9, (high - low) / 100)));
+      positions[i] = last ? (first + after - 1) / 2 / last : 0.5;
     }
-    const ends = [low, (low + high) / 2, high].map((share) => (share === 50 ? "median" : `${+share.toFixed(1)} %`));
-    if (low === 0) ends[0] = "lowest";
-    if (high === 100) ends[2] = "highest";
-    return { positions, ticks: ends, limits: [low / 100, high / 100] };
+    return { positions, ticks: ["lowest", "median", "highest"], limits: [0, 1] };
   }
   let limits = [percentile(sorted, low), percentile(sorted, high)];
   if (scale === "signed") {
@@ -92,7 +93,7 @@ export class Heat {
   }
 
   // Where tiles overlap, their positions are averaged. `from` hides what lies below it on the colour map.
-  paint(positions, table, from) {
+  paint(positions, table, { from, faded }) {
     const { width, height } = this.canvas;
     const sum = new Float32Array(width * height);
     const cover = new Uint16Array(width * height);
@@ -119,7 +120,7 @@ export class Heat {
       image.data[4 * at] = table[colour];
       image.data[4 * at + 1] = table[colour + 1];
       image.data[4 * at + 2] = table[colour + 2];
-      image.data[4 * at + 3] = 255;
+      image.data[4 * at + 3] = faded ? Math.round(255 * fade(position)) : 255;
     }
     context.putImageData(image, 0, 0);
   }

@@ -1,9 +1,8 @@
 // The page: its state, what each control does, the address of a view, and the keyboard.
 
 import { CaseList, flagsOf, isRight, scoreOf } from "./cases.js";
-import { SCALE_NAMES, channelWords } from "./heat.js";
 import { Pane, element } from "./pane.js";
-import { drawLegend, drawPicture, save } from "./picture.js";
+import { drawPicture, save } from "./picture.js";
 import { Side, tilePlace } from "./side.js";
 import { InlinedSource, ServerSource, bytesOf } from "./source.js";
 import { Tool } from "./tools.js";
@@ -143,8 +142,8 @@ class App {
     if (pane !== this.active) return;
     this.side.refresh();
     this.side.showTiles(pane);
+    this.side.showClasses(pane);
     this.side.showRegions(pane, this.dirty.has(pane));
-    this.showLegend();
     this.remember();
   }
 
@@ -167,32 +166,13 @@ class App {
     pane.words.replaceChildren(...parts);
   }
 
-  showLegend() {
-    const pane = this.active;
-    const legend = byId("legend");
-    if (!pane.heat || !pane.spread || !this.shared.show.heat) {
-      legend.replaceChildren();
-      return;
-    }
-    const canvas = element("canvas");
-    canvas.width = 220;
-    canvas.height = 10;
-    drawLegend(canvas.getContext("2d"), pane.colours(), 0, 0, 220, 10);
-    const ticks = element("div", "ticks");
-    ticks.append(...pane.spread.ticks.map((tick) => element("span", "", tick)));
-    const ramp = element("div", "ramp");
-    ramp.append(canvas, ticks);
-    const words = element("div", "what");
-    const name = pane.info.kind === "attention" ? "attention (where the model looked, no explanation)" : channelWords(pane.channel);
-    words.append(element("strong", "", name), element("span", "", `coloured by ${SCALE_NAMES[pane.scale()]}`));
-    legend.replaceChildren(words, ramp);
-  }
-
   restyle() {
-    for (const pane of this.panes) pane.paint();
-    for (const pane of this.panes) pane.draw();
+    for (const pane of this.panes) {
+      pane.paint();
+      pane.showRamp();
+      pane.draw();
+    }
     this.side.refresh();
-    this.showLegend();
     this.remember();
   }
 
@@ -232,6 +212,8 @@ class App {
       const models = shown.maps.filter((name) => name !== first.model);
       await this.show(pane, shown, one ? {} : { model: models[0] ?? first.model, channel: otherChannel(first, models.length) });
       pane.viewer.viewport.setRotation(this.shared.rotation, true);
+      // The first view has become narrower, which it learns with the next frames.
+      await new Promise((resolve) => setTimeout(resolve, 120));
       if (!one) pane.look(...first.centre(), first.resolution());
     } else {
       const pane = this.panes.pop();

@@ -1,10 +1,11 @@
 // One slide on the screen: OpenSeadragon below, and above it one canvas for all that is drawn over the slide.
 
-import { Heat, channelWords, spread, usualScale } from "./heat.js";
+import { Heat, SCALE_NAMES, channelWords, fade, spread, usualScale } from "./heat.js";
 
 const BAR_PX = 140;
 const LEAST_TILE_PX = 7; // on screen, for the grid to be drawn
-const LINES = { tissue: "#00964b", truth: "#d4006a" };
+const RAMP_PX = 190;
+const TISSUE = "#00964b";
 const REGION_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 export class Pane {
@@ -21,12 +22,14 @@ export class Pane {
     this.modelSelect = select("Model", () => this.setMap(this.modelSelect.value, this.channel));
     this.channelSelect = select("Layer", () => this.setMap(this.model, this.channelSelect.value));
     const choices = element("div", "choices");
-    choices.append(this.modelSelect, this.channelSelect);
+    this.ramp = element("div", "ramp");
+    choices.append(this.modelSelect, this.channelSelect, this.ramp);
     this.title.append(this.words, choices);
     this.bar = element("div", "scale");
     this.tip = element("div", "tip");
     this.tip.hidden = true;
     root.append(this.title, this.element);
+    forbidInlineStyle();
     this.viewer = OpenSeadragon({
       element: this.element,
       drawer: "canvas",
@@ -49,7 +52,9 @@ export class Pane {
     });
     this.viewer.innerTracker.keyDownHandler = null;
     this.canvas = element("canvas", "over");
-    this.element.append(this.canvas, this.bar, this.tip);
+    // Below the small map, above the slide.
+    this.viewer.canvas.append(this.canvas);
+    this.element.append(this.bar, this.tip);
     this.edits = [];
     this.regions = [];
     for (const event of ["update-viewport", "resize", "open"]) this.viewer.addHandler(event, () => this.draw());
@@ -78,7 +83,11 @@ export class Pane {
   takeSlide(told) {
     this.slide = told;
     this.regions = told.regions.map((one) => ({ ...one }));
-    this.paths = { tissue: pathOf(told.tissue), truth: pathOf(told.truth) };
+    // Outlines of tissue among the truth are drawn as tissue, not as something to be found.
+    this.truth = told.truth.filter((one) => one.name.toLowerCase() !== "tissue");
+    const names = [...new Set(this.truth.map((one) => one.name))];
+    this.paths = { tissue: pathOf(told.tissue) };
+    this.truthPaths = names.map((name) => [name, pathOf(this.truth.filter((one) => one.name === name))]);
   }
 
   setCase(shown, model, channel) {
@@ -94,6 +103,7 @@ export class Pane {
     if (!model) {
       this.heat = null;
       this.channelSelect.hidden = true;
+      this.ramp.hidden = true;
       this.changed?.(this);
       return this.draw();
     }
@@ -130,8 +140,22 @@ export class Pane {
   paint() {
     if (!this.heat || !this.values || !this.shared.tables) return;
     this.spread = spread(this.values, this.scale(), this.shared.low, this.shared.high);
-    this.heat.paint(this.spread.positions, this.colours(), this.shared.from);
+    this.heat.paint(this.spread.positions, this.colours(), { from: this.shared.from, faded: this.scale() === "signed" });
+    this.showRamp();
     this.draw();
+  }
+
+  showRamp() {
+    this.ramp.hidden = !this.heat || !this.spread || !this.shared.show.heat;
+    if (this.ramp.hidden) return;
+    const canvas = element("canvas");
+    [canvas.width, canvas.height] = [RAMP_PX, 10];
+    drawRamp(canvas.getContext("2d"), this, [0, 0, RAMP_PX, 10]);
+    const ticks = element("div", "ticks");
+    ticks.append(...this.spread.ticks.map((tick) => element("span", "", tick)));
+    const look = this.info.kind === "attention" ? "; where the model looked, no explanation" : "";
+    this.ramp.title = `${channelWords(this.channel)}, coloured by ${SCALE_NAMES[this.scale()]}${look}`;
+    this.ramp.replaceChildren(canvas, ticks, element("div", "by", `${SCALE_NAMES[this.scale()]}${look}`));
   }
 
   // Level-0 pixels to pixels of the canvas: a, b, c, d, e, f as canvas transforms take them.
@@ -195,9 +219,9 @@ export class Pane {
     context.setTransform(...transform);
     if (show.grid && this.heat) this.drawGrid(context, pixel);
     context.lineJoin = "round";
-    for (const name of ["tissue", "truth"]) {
-      if (!show[name]) continue;
-      strokeTwice(context, this.paths[name], LINES[name], pixel * ratio, name === "truth" ? [6, 4] : []);
+    if (show.tissue) strokeTwice(context, this.paths.tissue, TISSUE, pixel * ratio, []);
+    if (show.truth) {
+      for (const [name, path] of this.truthPaths) strokeTwice(context, path, truthColour(name), pixel * ratio, [6, 4]);
     }
     if (show.regions) {
       for (const region of this.regions) {
@@ -281,6 +305,25 @@ export function scaleBar(micrometresPerPixel) {
   return { text, px: length / micrometresPerPixel };
 }
 
+// The colours as they look over glass.
+export function drawRamp(context, pane, [left, top, width, height]) {
+  const [colours, faded] = [pane.colours(), pane.scale() === "signed"];
+  for (let x = 0; x < width; x++) {
+    const position = x / Math.max(1, width - 1);
+    const at = 3 * Math.round(255 * position);
+    context.fillStyle = "#ffffff";
+    context.fillRect(left + x, top, 1.5, height);
+    context.globalAlpha = faded ? fade(position) : 1;
+    context.fillStyle = `rgb(${colours[at]}, ${colours[at + 1]}, ${colours[at + 2]})`;
+    context.fillRect(left + x, top, 1.5, height);
+    context.globalAlpha = 1;
+  }
+}
+
+export function truthColour(name) {
+  return /lesion|tumou?r|truth|metasta|cancer/i.test(name) || !name ? "#d4006a" : regionColour(name);
+}
+
 export function regionColour(name) {
   let sum = 0;
   for (const letter of name) sum = (sum * 31 + letter.codePointAt(0)) >>> 0;
@@ -352,7 +395,15 @@ function fillEdit(context, edit, pixel) {
   const path = pathOf([edit]);
   context.fillStyle = edit.keep ? "rgba(0, 150, 75, 0.25)" : "rgba(213, 94, 0, 0.3)";
   context.fill(path);
-  strokeTwice(context, path, edit.keep ? LINES.tissue : "#d55e00", pixel, []);
+  strokeTwice(context, path, edit.keep ? TISSUE : "#d55e00", pixel, []);
+}
+
+// OpenSeadragon adds a style to the page, which its policy forbids, unless one of this name is there.
+function forbidInlineStyle() {
+  if (document.querySelector("style[data-openseadragon-mobile-css]")) return;
+  const style = element("style");
+  style.setAttribute("data-openseadragon-mobile-css", "true");
+  document.head.append(style);
 }
 
 function select(label, changed) {

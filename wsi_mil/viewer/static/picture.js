@@ -1,7 +1,7 @@
 // A picture of what is seen, with what it is, its scale and its legend, to be saved or pasted.
 
 import { channelWords, SCALE_NAMES } from "./heat.js";
-import { scaleBar } from "./pane.js";
+import { drawRamp, scaleBar } from "./pane.js";
 
 const FOOT = 74;
 
@@ -26,14 +26,6 @@ export function drawPicture(panes, shared) {
     left += width + 8;
   });
   return canvas;
-}
-
-export function drawLegend(context, colours, left, top, width, height) {
-  for (let x = 0; x < width; x++) {
-    const at = 3 * Math.round((255 * x) / Math.max(1, width - 1));
-    context.fillStyle = `rgb(${colours[at]}, ${colours[at + 1]}, ${colours[at + 2]})`;
-    context.fillRect(left + x, top, 1.5, height);
-  }
 }
 
 export function save(canvas, name) {
@@ -73,7 +65,7 @@ function drawFoot(context, pane, shared, left, top, room) {
   const start = left + room - width;
   context.fillStyle = "#1d2433";
   context.fillText(`${channelWords(pane.channel)} (${pane.model})`, start, top + 18, width);
-  drawLegend(context, pane.colours(), start, top + 24, width, 10);
+  drawRamp(context, pane, [start, top + 24, width, 10]);
   context.fillStyle = "#5b6472";
   pane.spread.ticks.forEach((tick, at) => {
     context.textAlign = ["left", "center", "right"][at];

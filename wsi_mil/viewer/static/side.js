@@ -1,7 +1,7 @@
 // The panel beside the slide: how the heatmap looks, what lies over the slide, the tiles to look at, and drawing.
 
 import { ranked, short } from "./heat.js";
-import { element, regionColour } from "./pane.js";
+import { element, regionColour, truthColour } from "./pane.js";
 
 const TILES_SHOWN = 6;
 const THUMB_PX = 112;
@@ -41,7 +41,8 @@ export class Side {
       this.check("grid", "Tiles", "g"),
       this.check("regions", "Regions", "a"),
     );
-    section.append(grid);
+    this.classes = element("div", "classes");
+    section.append(grid, this.classes);
     return section;
   }
 
@@ -118,6 +119,22 @@ export class Side {
     this.undo.disabled = !dirty;
   }
 
+  // What the colours of the polygons stand for.
+  showClasses(pane) {
+    const names = pane.slide ? pane.truthPaths.map(([name]) => name) : [];
+    this.inputs["show-truth"].input.disabled = !names.length;
+    this.classes.replaceChildren(
+      ...names.map((name) => {
+        const told = element("span", "", name || "truth");
+        const dot = element("i", "dot");
+        dot.style.background = truthColour(name);
+        told.prepend(dot);
+        return told;
+      }),
+    );
+    this.classes.hidden = !this.state.shared.show.truth;
+  }
+
   showTiles(pane) {
     if (!pane?.heat || !pane.values) {
       this.tiles.replaceChildren(element("p", "hint", "No map of this slide."));
@@ -173,7 +190,7 @@ export class Side {
       label.append(element("kbd", "", key));
       input.setAttribute("aria-keyshortcuts", key);
     }
-    this.inputs[id] = () => (input.checked = get());
+    this.inputs[id] = Object.assign(() => (input.checked = get()), { input });
     return label;
   }
 
@@ -189,6 +206,9 @@ export class Side {
     });
     label.append(element("span", "", text), input, told);
     this.inputs[name] = () => {
+      const scale = this.state.active?.info && this.state.active.scale();
+      // Ranks have no outliers to be cut off, and a scale around zero is cut at both ends alike.
+      input.disabled = (scale === "rank" && name !== "opacity" && name !== "from") || (scale === "signed" && name === "low");
       input.value = this.state.shared[name];
       told.textContent = words(this.state.shared[name]);
     };
@@ -210,6 +230,7 @@ export class Side {
   }
 
   refresh() {
+    this.classes.hidden = !this.state.shared.show.truth;
     for (const show of Object.values(this.inputs)) show();
   }
 }
