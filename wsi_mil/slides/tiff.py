@@ -233,7 +233,10 @@ def _structure(source: Source) -> tuple[Layout, int]:
     if head.is_cut_off:
         raise SlideError(f"its directory lies at byte {head.directory_at} of a file of {source.size}: it is cut off")
     try:
-        with tifffile.TiffFile(as_file(source), is_ndpi=NDPI_TAG in head.tags) as tiff:
+        with (
+            as_file(source) as file,
+            tifffile.TiffFile(file, is_ndpi=NDPI_TAG in head.tags) as tiff,
+        ):
             layout = read_layout(tiff)
             orientation = int(tiff.pages.first.tags.valueof(274) or UPRIGHT)
     except SlideError:

@@ -23,10 +23,11 @@ COLOUR_MAPS = {
     "inferno": "inferno",
     "blue-red": "RdBu_r",
     "purple-orange": "PuOr_r",
+    "brown-teal": "BrBG",
 }
-"""Maps that are even to the eye and safe for the colour-blind, by the names shown; the last two are for signed scores."""
+"""Maps that are even to the eye and safe for the colour-blind, by the names shown; the last three are for signed scores."""
 
-DIVERGING = ("blue-red", "purple-orange")
+DIVERGING = ("blue-red", "purple-orange", "brown-teal")
 
 MOST_TEXT_BYTES = 64 << 20
 """Largest GeoJSON that is read."""

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from wsi_mil.errors import SlideError, WsiMilError
 from wsi_mil.geometry import Box
-from wsi_mil.viewer import annotations, layers
+from wsi_mil.viewer import drawn, layers
 from wsi_mil.viewer.cases import Case, Cohort
 from wsi_mil.viewer.handles import Handles
 from wsi_mil.viewer.pyramid import crop_jpeg
@@ -138,11 +138,11 @@ class Pages:
 
     async def save_regions(self, request: Request) -> Response:
         """Keep the regions drawn on a slide."""
-        return await self._save(request, annotations.save_regions)
+        return await self._save(request, drawn.save_regions)
 
     async def save_tissue(self, request: Request) -> Response:
         """Change the tissue of a slide."""
-        return await self._save(request, annotations.edit_tissue)
+        return await self._save(request, drawn.edit_tissue)
 
     async def _save(self, request: Request, how: Callable[..., Any]) -> Response:
         case, told = self._case(request), await _body(request)

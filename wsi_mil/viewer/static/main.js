@@ -156,9 +156,10 @@ class App {
     if (said?.predicted) {
       const score = scoreOf(said);
       const right = isRight(one, pane.model ?? this.list.model);
-      const words = score ? `${score.calibrated ? "calibrated " : ""}${score.name} ${score.value.toFixed(3)}` : "";
+      const name = score && score.name !== said.predicted ? `, ${score.name}` : "";
+      const words = score ? `${name} ${score.value.toFixed(3)}${score.calibrated ? " (calibrated)" : ""}` : "";
       const chip = element("span", `chip ${right === false ? "wrong" : right ? "right" : ""}`);
-      chip.textContent = `predicted ${said.predicted}${words ? `, ${words}` : ""}`;
+      chip.textContent = `predicted ${said.predicted}${words}`;
       parts.push(chip);
     }
     for (const flag of flagsOf(one, pane.model ?? this.list.model)) parts.push(element("span", "flag", flag));
