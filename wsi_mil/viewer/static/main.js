@@ -123,6 +123,8 @@ class App {
     if (pane === this.active) this.list.select(one.key);
     this.say("");
     pane.marked = -1;
+    // The other view stays where it is while this one changes its slide.
+    this.following = true;
     try {
       await pane.open(one.key);
       await pane.setCase(one, model ?? pane.model ?? this.list.model, channel ?? pane.channel);
@@ -130,6 +132,8 @@ class App {
       this.say(`${one.slide}: ${error.message}`, true);
       pane.case = one;
       this.changed(pane);
+    } finally {
+      this.following = false;
     }
     this.offset = null;
     this.remember();
@@ -177,27 +181,35 @@ class App {
     this.remember();
   }
 
-  // Two views of one slide share their place; of two slides, how far they moved since they were linked, on the glass.
+  // Linked views keep how they lay to each other, on the glass, when they were linked or last changed their slide.
   follow(leader) {
     this.remember();
-    if (this.following || !this.linked || this.panes.length < 2) return;
-    if (leader !== this.active) return;
+    if (this.following || !this.linked || this.panes.length < 2 || leader !== this.active) return;
     const other = this.panes.find((one) => one !== leader);
-    if (!leader.slide || !other?.slide || !other.viewer.world.getItemCount()) return;
+    if (![leader, other].every((one) => one.slide && one.viewer.world.getItemCount())) return;
     const [leading, led] = [leader, other].map((pane) => pane.slide.mpp?.[0] ?? 1);
     const [x, y] = leader.centre();
-    if (!this.offset || this.offset.of !== leader) {
+    if (this.offset?.of !== leader) {
       const [otherX, otherY] = other.centre();
-      const same = leader.key === other.key;
-      this.offset = {
-        of: leader,
-        x: same ? 0 : otherX * led - x * leading,
-        y: same ? 0 : otherY * led - y * leading,
-      };
+      const zoom = (other.resolution() * led) / (leader.resolution() * leading);
+      this.offset = { of: leader, zoom, x: otherX * led - x * leading * zoom, y: otherY * led - y * leading * zoom };
     }
+    const { zoom } = this.offset;
     this.following = true;
-    other.look((x * leading + this.offset.x) / led, (y * leading + this.offset.y) / led, (leader.resolution() * leading) / led);
+    other.look(
+      (x * leading * zoom + this.offset.x) / led,
+      (y * leading * zoom + this.offset.y) / led,
+      (leader.resolution() * leading * zoom) / led,
+    );
     this.following = false;
+  }
+
+  // Both views at one scale, from where each of them is.
+  sameScale() {
+    const other = this.panes.find((one) => one !== this.active);
+    if (!other?.slide || !this.active.slide) return;
+    const [leading, led] = [this.active, other].map((pane) => pane.slide.mpp?.[0] ?? 1);
+    other.look(...other.centre(), (this.active.resolution() * leading) / led);
   }
 
   async toggleBeside(one) {
@@ -401,7 +413,10 @@ class App {
       fit: () => this.active.viewer.viewport.goHome(),
       rotate: () => this.rotate(),
       beside: () => this.toggleBeside(),
-      link: () => this.setLinked(!this.linked),
+      link: () => {
+        this.setLinked(!this.linked);
+        if (this.linked) this.sameScale();
+      },
       copy: () => this.copyAddress(),
       shot: () => this.picture(),
       "help-open": () => this.help(),

@@ -30,6 +30,7 @@ export class Pane {
     this.tip.hidden = true;
     root.append(this.title, this.element);
     forbidInlineStyle();
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.viewer = OpenSeadragon({
       element: this.element,
       drawer: "canvas",
@@ -38,9 +39,9 @@ export class Pane {
       navigatorPosition: "BOTTOM_RIGHT",
       navigatorSizeRatio: 0.16,
       navigatorAutoFade: false,
-      animationTime: 0.35,
+      animationTime: still ? 0 : 0.35,
       springStiffness: 9,
-      blendTime: 0.1,
+      blendTime: still ? 0 : 0.1,
       maxZoomPixelRatio: 8,
       minZoomImageRatio: 0.6,
       visibilityRatio: 0.25,
