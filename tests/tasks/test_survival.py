@@ -16,8 +16,7 @@ from wsi_mil.tasks import Survival
 TIMES = ["1", "2", "2", "3.5", "4", "5", "5", "7"]
 EVENTS = ["1", "1", "1", "0", "1", "1", "0", "0"]
 LABELS = {
-    f"S{row}": {"time": time, "event": event}
-    for row, (time, event) in enumerate(zip(TIMES, EVENTS, strict=True))
+    f"S{row}": {"time": time, "event": event} for row, (time, event) in enumerate(zip(TIMES, EVENTS, strict=True))
 }
 
 
@@ -116,9 +115,11 @@ def test_discrete_time_by_hand() -> None:
     logs = [np.log(first)] + [np.log(1 - first) + np.log(second)] * 4 + [np.log(1 - first)]
     logs += [np.log(1 - first) + np.log(1 - second)] * 2
     assert task.loss(logits, target).item() == pytest.approx(-np.mean(logs), rel=1e-5)
-    answers = Survival(objective="discrete", bins=2, horizons=(1.0, 2.0, 7.0, 50.0)).fit(LABELS).predict(
-        logits[:1].numpy()
-    )[0]
+    answers = (
+        Survival(objective="discrete", bins=2, horizons=(1.0, 2.0, 7.0, 50.0))
+        .fit(LABELS)
+        .predict(logits[:1].numpy())[0]
+    )
     whole = (1 - first) * (1 - second)
     np.testing.assert_allclose(answers[:4], [(1 - first) ** 0.5, 1 - first, whole, whole], rtol=1e-6)
 

@@ -26,15 +26,20 @@ def make_folds(
     select: float = 0.2,
     calibrate: float = 0.0,
     seed: int = 0,
+    classes: bool = True,
 ) -> pd.DataFrame:
     """Repeated cross-validation over the rows (slide, patient, `label`) of a cohort.
 
     Each slide is in the test role once a repeat; of the rest, about the shares `select` and `calibrate` go to those
     roles. All slides of a patient have one role in a fold, and every class is spread as evenly as whole patients
     allow. Returns the columns repeat, fold, slide, patient, role.
-    Raises CohortError where a class has fewer patients than folds.
+    With `classes=False` the labels are groups to balance by, which need not reach every fold.
+    Raises CohortError where a class, or the cohort, has fewer patients than folds.
     """
-    _check_classes(frame, label, folds)
+    if classes:
+        _check_classes(frame, label, folds)
+    elif (count := frame["patient"].nunique()) < max(2, folds):
+        raise CohortError(f"too few patients for {folds} folds: {count}; lower split.folds")
     parts = []
     for repeat in range(repeats):
         test = _deal(frame, label, folds, seed=seed + 1000 * repeat)

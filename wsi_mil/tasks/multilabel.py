@@ -67,7 +67,7 @@ class Multilabel(Task):
 
     def known(self, labels: Labels, slides: Sequence[str]) -> list[bool]:
         """Which slides have a label in at least one column."""
-        return [any([value_of(labels, slide, column) for column in self.labels]) for slide in slides]
+        return [any(value_of(labels, slide, column) for column in self.labels) for slide in slides]
 
     def target(self, labels: Labels, slides: Sequence[str]) -> Shaped[Tensor, "slide label"]:
         """0, 1, or NaN where the label is missing."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_mil.errors import TaskError
-from wsi_mil.tasks.task import Labels, Task, numbers_of, refuse, sigmoid
+from wsi_mil.tasks.task import Labels, Task, numbers_of, refuse
 
 COX_BAGS = 16
 """Bags in a step of the Cox loss: some ten comparisons for each event at the usual share of events, in memory still."""
@@ -188,9 +188,7 @@ class Survival(Task):
         return np.array([times[one] for one in order]), np.array([events[one] == 1 for one in order], dtype=bool)
 
 
-def cox_loss(
-    risk: Float[Tensor, "bag"], times: Float[Tensor, "bag"], events: Bool[Tensor, "bag"]
-) -> Float[Tensor, ""]:
+def cox_loss(risk: Float[Tensor, "bag"], times: Float[Tensor, "bag"], events: Bool[Tensor, "bag"]) -> Float[Tensor, ""]:
     """Minus Cox's log partial likelihood over the number of bags, Efron's ties (J. Am. Stat. Assoc. 1977).
 
     For m events at one time, the l-th (from 0) is compared with R - l / m E, where R sums the hazards of all who were

@@ -89,7 +89,7 @@ class Task(ABC):
 
     def known(self, labels: Labels, slides: Sequence[str]) -> list[bool]:
         """Which slides have an answer that can be learnt from."""
-        return [all([value_of(labels, slide, column) for column in self.columns]) for slide in slides]
+        return [all(value_of(labels, slide, column) for column in self.columns) for slide in slides]
 
     def can_judge(self, target: Shaped[Tensor, "bag ..."]) -> bool:
         """Whether the loss on these bags tells a better model from a worse one."""
