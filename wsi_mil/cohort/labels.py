@@ -98,15 +98,20 @@ def survival_strata(frame: pd.DataFrame, time: str, event: str, *, least: int) -
     late = times > times.groupby(kind).transform("median")
     halves = kind + late.map({True: ", late", False: ", early"})
     few = frame["patient"].groupby(halves).nunique()
-    small = {name.split(",")[0] for name, count in few.items() if count < least}
+    small = {str(name).split(",")[0] for name, count in few.items() if count < least}
     names = halves.where(~kind.isin(small), kind)
     return joined_strata(frame, names, least=least)
 
 
 def flag_strata(frame: pd.DataFrame, columns: Sequence[str], *, least: int) -> pd.Series:
-    """Combinations of labels; those that are too rare for the folds are one stratum together."""
-    told = frame[list(columns)].apply(lambda row: " ".join(value[:1] or "?" for value in row), axis=1)
-    return joined_strata(frame, told, least=least)
+    """Groups of equal labels: column by column a group is parted where each part keeps `least` patients."""
+    names = pd.Series("", index=frame.index)
+    for column in columns:
+        for name, group in frame.groupby(names, sort=True):
+            value = group[column].map(lambda cell: cell[:1] or "?")
+            if group["patient"].groupby(value).nunique().min() >= least:
+                names.loc[group.index] = f"{name} {column} " + value
+    return names.str.strip().replace("", "all")
 
 
 def joined_strata(frame: pd.DataFrame, names: pd.Series, *, least: int) -> pd.Series:

@@ -204,7 +204,7 @@ class Predict(Stage):
         table["part"] = ["cross-validation" if slide in learning else "new" for slide in frame["slide"]]
         for name in answers:
             table[name] = frame["slide"].map(means[name])
-        called = _task(work).called(means.to_numpy(np.float64))
+        called = speaking_task(work).called(means.to_numpy(np.float64))
         best = pd.Series(called, index=means.index, dtype=object)
         table["predicted"] = frame["slide"].map(best).fillna("")
         table["disagreement"] = frame["slide"].map(spread)
@@ -225,11 +225,11 @@ class Predict(Stage):
         labels = known.groupby("patient", sort=False)["label"].max()
         table.insert(1, "label", [labels[patient] for patient in means])
         table.insert(2, "slides", [int((known["patient"] == patient).sum()) for patient in means])
-        table["predicted"] = _task(work).called(table[answers].to_numpy(np.float64))
+        table["predicted"] = speaking_task(work).called(table[answers].to_numpy(np.float64))
         return table
 
 
-def _task(work: Work) -> tasks.Task:
+def speaking_task(work: Work) -> tasks.Task:
     """The question that the models answer, as the first of them knows it."""
     one = next(iter(member_works(work).values())) if work.study.predict.members else work
     return load(trained_models(one)[0], one).task

@@ -100,11 +100,11 @@ def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
     training.require_contract(checkpoint, wanted, where=f"slide {bag.slide.id!r}")
     if checkpoint.model.spatial and not bag.grid.placed:
         raise ModelError(f"slide {bag.slide.id!r}: the model reads the places of tiles, and its bag has none")
-    bags, own = with_siblings(bag, work)
+    bags, place = with_siblings(bag, work)
     for sibling in bags:
         if sibling is not bag and not work.study.predict.any_scale:
             training.require_contract(checkpoint, sibling.encoder, where=f"slide {sibling.slide.id!r}")
-    tiles, here = read_unit(bags, own)
+    tiles, here = read_unit(bags, place)
     record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work)
     said = cut(training.infer(checkpoint.model, *tiles, record=record), here)
     values = checkpoint.task.predict(said.logits[None])[0]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_mil import training
 from wsi_mil.bags import Bag
 from wsi_mil.errors import EmptyItem
-from wsi_mil.stages.features import BagFiles, bags_of, read_whole, usable
+from wsi_mil.stages.features import bags_of, read_whole, usable
 
 if TYPE_CHECKING:
-    from wsi_mil import training
     from wsi_mil.stages.work import Work
 
 APART = 100
@@ -36,7 +36,7 @@ def units_of(work: Work, slides: Sequence[str]) -> list[tuple[str, ...]]:
 class UnitBags:
     """Bags of one or more slides each, by number."""
 
-    def __init__(self, bags: BagFiles, units: Sequence[Sequence[int]]) -> None:
+    def __init__(self, bags: training.BagSource, units: Sequence[Sequence[int]]) -> None:
         """`units` has the numbers of the slides of each."""
         self._bags, self._units = bags, units
 
