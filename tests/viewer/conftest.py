@@ -128,7 +128,12 @@ def draw_map(ref: SlideRef, *, model: str, finds: bool) -> Heatmap:
     """Attention and contribution: high on the lesion where the model finds it, random and low elsewhere."""
     coords, extent, step = lay_grid(ref, size_px=TILE_PX, mpp=MPP)
     middle = coords + TILE_PX / 2
-    inside = (middle[:, 0] > TISSUE[0]) & (middle[:, 0] < TISSUE[2]) & (middle[:, 1] > TISSUE[1]) & (middle[:, 1] < TISSUE[3])
+    inside = (
+        (middle[:, 0] > TISSUE[0])
+        & (middle[:, 0] < TISSUE[2])
+        & (middle[:, 1] > TISSUE[1])
+        & (middle[:, 1] < TISSUE[3])
+    )
     coords, middle = coords[inside], middle[inside]
     is_lesion = (middle[:, 0] > LESION[0]) & (middle[:, 0] < LESION[2])
     is_lesion &= (middle[:, 1] > LESION[1]) & (middle[:, 1] < LESION[3])
@@ -147,4 +152,7 @@ def square(name: str, box: tuple[int, int, int, int]) -> dict[str, object]:
     """A GeoJSON of one annotation."""
     geometry = json.loads(shapely.to_geojson(shapely.box(*box)))
     properties = {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}, "name": CANARY}
-    return {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": geometry, "properties": properties}]}
+    return {
+        "type": "FeatureCollection",
+        "features": [{"type": "Feature", "geometry": geometry, "properties": properties}],
+    }

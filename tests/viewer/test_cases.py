@@ -39,7 +39,9 @@ def test_slides_that_were_moved_are_found(planted: Planted) -> None:
     assert all(Path(case.path).is_file() for case in cohort.cases.values())
 
 
-@pytest.mark.parametrize(("what", "told"), [("root", "no work folder"), ("truth", "no folder"), ("slides", "no folder")])
+@pytest.mark.parametrize(
+    ("what", "told"), [("root", "no work folder"), ("truth", "no folder"), ("slides", "no folder")]
+)
 def test_a_folder_that_is_none_is_said(seen: Planted, tmp_path: Path, what: str, told: str) -> None:
     wrong = {"root": seen.work, what: tmp_path / "missing"}
     root = wrong.pop("root")

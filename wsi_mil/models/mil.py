@@ -137,8 +137,9 @@ class MIL(Aggregator):
             return features.sub(self.feature_mean).mul_(per).clamp_(-self.feature_limit, self.feature_limit)
         start, limit = -self.feature_mean * per, float(self.feature_limit)
         out = torch.empty(features.shape, dtype=per.dtype)
-        for block, raw in zip(out.split(BLOCK_TILES), features.split(BLOCK_TILES), strict=True):
-            torch.addcmul(start, block.copy_(raw), per, out=block).clamp_(-limit, limit)
+        for first in range(0, len(features), BLOCK_TILES):
+            block = out[first : first + BLOCK_TILES].copy_(features[first : first + BLOCK_TILES])
+            torch.addcmul(start, block, per, out=block).clamp_(-limit, limit)
         return out
 
     def at(self, progress: float) -> None:
