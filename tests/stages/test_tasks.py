@@ -13,7 +13,7 @@ from studies import open_work, run_stage
 
 from wsi_mil.errors import CohortError, ConfigError
 from wsi_mil.heatmaps import heatmap_from_hdf5
-from wsi_mil.stages import Work
+from wsi_mil.stages import Work, study_of_model
 
 PLAIN = ("task.label=''", "task.classes=[]")
 QUESTIONS = {
@@ -136,6 +136,22 @@ def test_test_labels_of_survival_never_reach_training(cohort: Path, copy_of: Cal
     (folder / "model.safetensors").unlink()
     assert run_stage(again, "train", redo=True)[0].kind == "made"
     assert [(folder / name).read_bytes() for name in ("model.safetensors", "model.json")] == before
+
+
+def test_new_slides_are_told_their_number_without_any_label(cohort: Path, copy_of: Callable[..., Work]) -> None:
+    root = copy_of("tissue", "tile", "extract").root
+    work = open_work(cohort, root, *QUESTIONS["joint"])
+    for name in ("split", "train"):
+        run_stage(work, name)
+    study = study_of_model(root / "train/abmil", slides=str(cohort / "cohort/slides/S03.tiff"))
+    new = Work(root.parent / "new", study)
+    new.check_cohort()
+    for name in ("tissue", "tile", "extract", "predict"):
+        assert run_stage(new, name)[0].kind == "made", name
+    slides = pd.read_csv(new.root / "predict/abmil/slides.csv", keep_default_na=False)
+    assert list(slides["label"]) == [""]
+    assert slides["predicted"][0].count(";") == 3
+    assert slides["models"][0] == 2
 
 
 def test_a_cox_step_of_one_bag_is_refused(cohort: Path, copy_of: Callable[..., Work]) -> None:
