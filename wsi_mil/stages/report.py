@@ -82,6 +82,7 @@ class Report(Stage):
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
         told = judged = None
+        found: Maps
         if work.study.task.kind == "classification":
             told = evaluate(work, draws=self.draws, truth=truth)
             found = told.localisation if told else {}
