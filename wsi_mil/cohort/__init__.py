@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.cohort.brought import files_of as files_of
+    from wsi_mil.cohort.brought import folds_by_column as folds_by_column
+    from wsi_mil.cohort.brought import read_brought as read_brought
     from wsi_mil.cohort.clinical import ClinicalEncoder as ClinicalEncoder
     from wsi_mil.cohort.clinical import Record as Record
     from wsi_mil.cohort.labels import class_faults as class_faults
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.table import read_table as read_table
 
 _PLACES = {
+    "files_of": "brought",
+    "folds_by_column": "brought",
+    "read_brought": "brought",
     "ClinicalEncoder": "clinical",
     "Record": "clinical",
     "Cohort": "table",

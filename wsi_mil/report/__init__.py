@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from wsi_mil.report.html import page as page
     from wsi_mil.report.outcomes import scatter_figure as scatter_figure
     from wsi_mil.report.outcomes import survival_figure as survival_figure
+    from wsi_mil.report.reliability import Bins as Bins
+    from wsi_mil.report.reliability import benefit_figure as benefit_figure
+    from wsi_mil.report.reliability import reliability_figure as reliability_figure
 
 _PLACES = {
     "Curve": "figures",
@@ -37,6 +40,9 @@ _PLACES = {
     "TableView": "html",
     "interval_text": "html",
     "page": "html",
+    "Bins": "reliability",
+    "benefit_figure": "reliability",
+    "reliability_figure": "reliability",
 }
 
 __all__ = sorted(_PLACES)

@@ -11,9 +11,10 @@ from pydantic import Field
 from wsi_mil import files
 from wsi_mil.config import StudyPath
 from wsi_mil.evaluation import Interval, Localisation
-from wsi_mil.report import Headline, page
-from wsi_mil.stages import ledger
+from wsi_mil.report import Headline, Part, page
+from wsi_mil.stages import judge, ledger
 from wsi_mil.stages.evaluate import Evaluation, evaluate
+from wsi_mil.stages.judgement import Judgement, judge_study
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.truth import Truth
 
@@ -36,6 +37,8 @@ class Report(Stage):
     """Where the lesions are, to judge the heatmaps by: CSV with slide, x, y, label, or a folder of GeoJSON polygons."""
     truth_of: str = ""
     """Classification of the polygons that are lesions; empty takes all."""
+    groups: tuple[str, ...] = ("site",)
+    """Columns of the cohort whose values are judged apart, such as site, scanner or sex."""
     draws: int = Field(default=1000, ge=100)
     """Resamples of the patients behind each interval."""
     heatmaps: int = Field(default=12, ge=0)
@@ -49,8 +52,8 @@ class Report(Stage):
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The heatmaps."""
-        return ("heatmap",)
+        """The heatmaps and the decisions."""
+        return ("heatmap", "calibrate")
 
     def folder(self, work: Work) -> Path:
         """report/."""
@@ -68,6 +71,8 @@ class Report(Stage):
         """The predictions, and the records of all stages before."""
         predictions = work.stage("predict")
         told = [files.digest_file(predictions.output(Item("slides"), work))]
+        decided = work.stage("calibrate").output(Item("slides"), work)
+        told.append(files.digest_file(decided) if decided.exists() else "")
         for name in ("tissue", "tile", "extract", "heatmap"):
             stage = work.stage(name)
             for slide in work.slide_items():
@@ -77,21 +82,41 @@ class Report(Stage):
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Evaluate, draw, and write the page."""
-        from wsi_mil.stages import galleries, judge, pages
-        from wsi_mil.stages.faults import faults
+        told, judged, trusted, found, parts = self._judged(work)
+        headlines = [*judge.headlines(judged), *self._headlines(told, found, work)]
+        parts += self._galleries(found, work)
+        label = ", ".join(work.study.task.columns)
+        subtitle = f"{len(work.cohort)} slides of {work.cohort.frame['patient'].nunique()} patients" + (
+            f", {label!r} by {work.study.model.name} on {work.study.extract.encoder} features" if label else ""
+        )
+        predicted = ledger.read_record(work.stage("predict"), "slides", work)
+        if predicted and predicted["facts"].get("warning"):
+            subtitle += f". Note: {predicted['facts']['warning']}"
+        draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
+        figures = _figures(told, found, headlines, judged, trusted)
+        files.write_json(self.folder(work) / "figures.json", figures)
+        return {"slides": len(work.cohort)}
+
+    def _judged(self, work: Work) -> tuple[Evaluation | None, Sequence[Judged], Judgement | None, Maps, list[Part]]:
+        """All numbers of the study, and the parts of the page that tell them."""
+        from wsi_mil.stages import judgement_pages, pages
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
-        told = judged = None
-        found: Maps
-        if work.study.task.kind == "classification":
-            told = evaluate(work, draws=self.draws, truth=truth)
-            found = told.localisation if told else {}
-            parts = [pages.performance(told), pages.baselines(told)] if told else []
-        else:
+        if work.study.task.kind != "classification":
             judged, found = judge.judge(work, draws=self.draws, truth=truth)
-            parts = judge.pages(judged)
-        headlines = [*judge.headlines(judged or ()), *self._headlines(told, found, work)]
-        parts += [
+            return None, judged, None, found, judge.pages(judged)
+        told = evaluate(work, draws=self.draws, truth=truth)
+        trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
+        parts = [pages.performance(told), pages.baselines(told)] if told else []
+        parts += judgement_pages.parts_of(trusted, work, told.seeds if told else {})
+        return told, (), trusted, told.localisation if told else {}, parts
+
+    def _galleries(self, found: Maps, work: Work) -> list[Part]:
+        """The parts that show slides, tiles, faults and how all was made."""
+        from wsi_mil.stages import galleries, pages
+        from wsi_mil.stages.faults import faults
+
+        return [
             *([pages.localisation(found, work)] if found else []),
             galleries.heatmaps(work, self.heatmaps),
             *([galleries.tiles(work, self.tiles)] if self.tiles else []),
@@ -102,16 +127,6 @@ class Report(Stage):
             *([pages.training(work)] if work.study.predict.models is None else []),
             pages.provenance(work),
         ]
-        label = ", ".join(work.study.task.columns)
-        subtitle = f"{len(work.cohort)} slides of {work.cohort.frame['patient'].nunique()} patients" + (
-            f", {label!r} by {work.study.model.name} on {work.study.extract.encoder} features" if label else ""
-        )
-        predicted = ledger.read_record(work.stage("predict"), "slides", work)
-        if predicted and predicted["facts"].get("warning"):
-            subtitle += f". Note: {predicted['facts']['warning']}"
-        draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
-        files.write_json(self.folder(work) / "figures.json", _figures(told, found, headlines, judged or ()))
-        return {"slides": len(work.cohort)}
 
     def _headlines(self, told: Evaluation | None, maps: Maps, work: Work) -> list[Headline]:
         found = []
@@ -148,10 +163,18 @@ def _found_by_maps(maps: Maps, work: Work) -> list[Headline]:
 
 
 def _figures(
-    told: Evaluation | None, maps: Maps, headlines: Sequence[Headline], judged: Sequence[Judged]
+    told: Evaluation | None,
+    maps: Maps,
+    headlines: Sequence[Headline],
+    judged: Sequence[Judged],
+    trusted: Judgement | None,
 ) -> dict[str, Any]:
     """The numbers of the page for programs."""
     figures: dict[str, Any] = {"headlines": [vars(one) for one in headlines]}
+    if trusted is not None:
+        from wsi_mil.stages.judgement_pages import figures_of
+
+        figures["judgement"] = figures_of(trusted)
     figures["tile_auroc"] = {
         part: {
             name: {"mean": one.mean_auroc, "slides": len(one.slides), "average_precision": one.mean_average_precision}

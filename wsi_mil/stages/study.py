@@ -13,6 +13,7 @@ from wsi_mil import files
 from wsi_mil.cohort import NO_SLIDES
 from wsi_mil.config import Section, StudyPath, load, parse
 from wsi_mil.errors import ModelError
+from wsi_mil.stages.calibrate import Calibrate
 from wsi_mil.stages.extract import Extract
 from wsi_mil.stages.heatmap import HeatmapStage
 from wsi_mil.stages.predict import Predict
@@ -72,12 +73,19 @@ class Runtime(Section):
     """Tiles encoded at once."""
     readers: int = Field(default=2, ge=1)
     """Threads that read tiles."""
+    memory_map: bool = False
+    """Map TIFFs on a disk of this machine into memory: processes that read one slide share its pages. Not for network
+    disks, where a lost connection would kill the process."""
     threads: int = Field(default=0, ge=0)
     """Threads that torch computes with; 0 leaves it to torch."""
     compile: bool = False
     """Compile the encoder with torch.compile: minutes once a process, worth it on a GPU with many tiles."""
     bag_budget_mb: int = Field(default=1024, ge=1)
-    """Bags up to this size are built in memory, larger ones in a draft file."""
+    """Bags up to this size are built in memory, larger ones in a draft file; so much memory holds bags in training."""
+    device_bags_mb: int = Field(default=4096, ge=0)
+    """Bags that stay on a GPU while a model is trained on them."""
+    snapshot_s: float = Field(default=60, ge=0)
+    """Seconds between two snapshots of a training run, from which it goes on when it was killed; 0 for none."""
 
 
 class Study(Section):
@@ -92,6 +100,7 @@ class Study(Section):
     model: ModelSection = ModelSection()
     train: Train = Train()
     predict: Predict = Predict()
+    calibrate: Calibrate = Calibrate()
     heatmap: HeatmapStage = HeatmapStage()
     report: Report = Report()
     runtime: Runtime = Runtime()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,17 +14,17 @@ from pydantic import Field
 from wsi_mil import encoders, files, models, training
 from wsi_mil.bags import times_coarser
 from wsi_mil.cohort import ClinicalEncoder
+from wsi_mil.config import StudyPath
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger, question
+from wsi_mil.stages.audit import audit_fold
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.units import UnitBags, units_of
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
-
-logger = logging.getLogger("wsi_mil")
 
 STUDY_JSON = "study.json"
 """Beside each checkpoint: how tissue, tiles and features of new slides must be made to be read by it."""
@@ -57,8 +56,13 @@ class Train(Stage):
     """Largest norm of a gradient; 0 for no limit."""
     standardise: bool = True
     """Bring each feature to mean 0 and spread 1 over the tiles of the fit role."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay a step of a running mean of the weights, which is then validated and kept; 0 for none, .99 suits most."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward pass."""
+    encoder_saw: StudyPath | None = None
+    """Slides or patients that the encoder was pretrained on: CSV with a column slide or patient. Training fails where
+    one of them is to be tested."""
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -93,7 +97,8 @@ class Train(Stage):
         told = [f"{role}:{slide}:{labels[slide]}" for role in ("fit", "select") for slide in roles[role]]
         record = _told_record(work, learnt)
         digests = digests_of(paths.values(), work.study.model.beside)
-        return [*told, *digests, *([record] if record else [])]
+        saw = [files.digest_file(self.encoder_saw)] if self.encoder_saw else []
+        return [*told, *digests, *([record] if record else []), *saw]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
@@ -101,7 +106,7 @@ class Train(Stage):
         seed, repeat, fold = item.fold
         roles = _roles(item, work)
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
-        _check_twins(roles, work)
+        audit = audit_fold(roles, work)
         learnt = list(paths)
         units = units_of(work, learnt)
         firsts = [unit[0] for unit in units]  # of several slides in a bag the first stands for the patient
@@ -124,17 +129,30 @@ class Train(Stage):
             task=task,
             settings=settings,
             seed=seed,
-            device=encoders.choose_device(work.study.runtime.device),
             records=records,
+            **self._how(item, work),
             progress=lambda row: tick(int(row["epoch"]), self.epochs),
         )
         task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)
-        how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, vars(settings))
+        chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
+        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, tuple(fitting))
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         _write_beside(draft, fitted.history, work)
-        told = {"epoch": fitted.epoch, "epochs": len(fitted.history)}
+        told = {"epoch": fitted.epoch, "epochs": len(fitted.history), "audit": audit}
         return {**told, "fit": len(fit_index), "select": len(select_index), "left_out": len(lacking)}
+
+    def _how(self, item: Item, work: Work) -> dict[str, Any]:
+        """Where it is computed, and what a run that is killed leaves behind: nothing of it changes the outcome."""
+        runtime = work.study.runtime
+        left = self.folder(work) / ".resume" / f"{item.name.replace('/', '-')}.safetensors"
+        key = ledger.inputs_digest(self, item, work)
+        snapshot = training.Snapshot(left, key=key, every_s=runtime.snapshot_s) if runtime.snapshot_s else None
+        return {
+            "device": encoders.choose_device(runtime.device),
+            "device_budget_bytes": runtime.device_bags_mb << 20,
+            "snapshot": snapshot,
+        }
 
     def settings(self, recipe: Mapping[str, float]) -> training.FitSettings:
         """The fields of this stage that the fit takes; what is left empty is the model's own, or else the default."""
@@ -242,19 +260,3 @@ def _roles(item: Item, work: Work) -> dict[str, list[str]]:
             f"folds.csv has slides that take no part ({unknown[0]!r} ...): mend it, or `wsi-mil split --redo`"
         )
     return {role: list(here["slide"][here["role"] == role]) for role in ("fit", "select", "calibrate", "test")}
-
-
-def _check_twins(roles: dict[str, list[str]], work: Work) -> None:
-    """The same file under two names: a warning on one side of the fold, a fault on both."""
-    side: dict[str, tuple[str, str]] = {}
-    for role, slides in roles.items():
-        paths, _ = bags_of(work, slides)
-        for slide, path in paths.items():
-            print_of = header_of(path).slide.fingerprint
-            other = side.setdefault(print_of, (slide, role))
-            if other[0] == slide:
-                continue
-            twins = f"slides {other[0]!r} and {slide!r} are the same file"
-            if (other[1] == "test") != (role == "test"):
-                raise BagError(f"{twins}, one to learn from and one to be tested on: leave one out of the cohort")
-            logger.warning("%s; both are in the role %s", twins, role)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_mil import training
-from wsi_mil.bags import Bag
+from wsi_mil.bags import Bag, Draw
 from wsi_mil.errors import EmptyItem
 from wsi_mil.stages.features import bags_of, read_whole, usable
 
@@ -43,17 +43,24 @@ class UnitBags:
     def __len__(self) -> int:
         return len(self._units)
 
-    def load(self, index: int) -> Tiles:
-        """Features and cells; a slide without a usable tile is left out unless all of them are."""
-        parts = [self._bags.load(slide) for slide in self._units[index]] if len(self._units[index]) == 1 else []
-        for slide in self._units[index] if not parts else ():
+    def load(self, index: int, draw: Draw | None = None) -> Tiles:
+        """Features and cells, all or those that `draw` picks of all slides' tiles together.
+
+        A slide without a usable tile is left out unless all of them are.
+        """
+        if len(self._units[index]) == 1:
+            return self._bags.load(self._units[index][0], draw)
+        parts = []
+        for slide in self._units[index]:
             try:
                 parts.append(self._bags.load(slide))
             except EmptyItem:
                 continue
         if not parts:
             raise EmptyItem("not one tile of the patient's slides could be read and is of a quality to be used")
-        return side_by_side(parts)
+        features, cells = side_by_side(parts)
+        rows = draw(len(features)) if draw else None
+        return (features, cells) if rows is None else (features[rows], cells[rows])
 
 
 def side_by_side(parts: Sequence[Tiles]) -> Tiles:

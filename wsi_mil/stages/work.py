@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,10 +94,9 @@ class Work:
         from wsi_mil.stages.stage import Item
 
         frame, given, reader = self.cohort.frame, self.study.cohort.mpp, self.study.cohort.reader
+        item = partial(Item, reader=reader, memory_map=self.study.runtime.memory_map)
         return [
-            Item(slide, path=path, mpp=given, mpp_source="flag", reader=reader)
-            if mpp != mpp
-            else Item(slide, path=path, mpp=mpp, reader=reader)
+            item(slide, path=path, mpp=given, mpp_source="flag") if mpp != mpp else item(slide, path=path, mpp=mpp)
             for slide, path, mpp in zip(frame["slide"], frame["path"], frame["mpp"], strict=True)
         ]
 
@@ -122,6 +121,7 @@ class Work:
 def open_item(item: Item, *, shrink: bool = False) -> Slide:
     """The slide of an item, with the scale that was given for it."""
     given = item.mpp, item.mpp_source
+    how = item.reader or None, item.memory_map
     return open_slide(
-        item.path, mpp=given[0], mpp_source=given[1], id=item.name, reader=item.reader or None, shrink=shrink
+        item.path, mpp=given[0], mpp_source=given[1], id=item.name, reader=how[0], memory_map=how[1], shrink=shrink
     )

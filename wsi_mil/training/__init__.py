@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wsi_mil.training.inference import infer as infer
     from wsi_mil.training.inference import predict_many as predict_many
     from wsi_mil.training.inference import settled as settled
+    from wsi_mil.training.resume import Snapshot as Snapshot
     from wsi_mil.training.settings import FitSettings as FitSettings
     from wsi_mil.training.source import Bags as Bags
     from wsi_mil.training.source import BagSource as BagSource
@@ -41,6 +42,7 @@ _FILES = {
     "FitSettings": "settings",
     "Fitted": "fitting",
     "Inference": "inference",
+    "Snapshot": "resume",
     "Step": "auxiliary",
     "Training": "checkpoint",
     "by_patient": "combine",
