@@ -19,7 +19,7 @@ PLAIN = ("task.label=''", "task.classes=[]")
 QUESTIONS = {
     "multilabel": (*PLAIN, "task.kind=multilabel", "task.labels=[lesion, dense]"),
     "regression": ("task.classes=[]", "task.kind=regression", "task.label=lesion_percent", "task.objective=huber"),
-    "ordinal": ("task.classes=[]", "task.kind=ordinal", "task.label=grade", "task.objective=cumulative"),
+    "ordinal": ("task.classes=[]", "task.kind=ordinal", "task.label=grade"),
     "survival": (*PLAIN, "task.kind=survival", "task.time=months", "task.event=died", "task.horizons=[12, 36]"),
     "discrete": (
         *PLAIN, "task.kind=survival", "task.time=months", "task.event=died", "task.horizons=[12, 36]",
@@ -198,7 +198,7 @@ def test_every_fault_of_the_labels_at_once(cohort: Path, tmp_path: Path) -> None
     [
         (("task.kind=regression", "task.time=months"), "time is for kind survival"),
         (("task.kind=survival", *PLAIN, "task.time=months"), "time and event go together"),
-        (("task.kind=ordinal", "task.objective=cox"), "objective is one of corn, cumulative"),
+        (("task.kind=ordinal", "task.objective=cox"), "objective is one of cumulative, corn"),
         (("task.kind=joint", *PLAIN), "give both or neither"),
         (("task.kind=joint", *PLAIN, "task.parts={a: {kind: joint}}"), "a part is one question"),
         (("task.kind=joint", *PLAIN, "task.parts={a: {lable: grade}}"), "did you mean 'label'"),

@@ -30,7 +30,7 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "classification": ("cross_entropy", "focal", "symmetric"),
     "multilabel": ("cross_entropy", "focal"),
     "regression": ("squared", "huber"),
-    "ordinal": ("corn", "cumulative"),
+    "ordinal": ("cumulative", "corn"),
     "survival": ("cox", "discrete"),
     "joint": (),
 }
@@ -55,7 +55,7 @@ class Asked(Section):
         "", "cross_entropy", "focal", "symmetric", "squared", "huber", "corn", "cumulative", "cox", "discrete"
     ] = ""
     """The loss; empty takes the first. classification: cross_entropy, focal, symmetric; multilabel: cross_entropy,
-    focal; regression: squared, huber; ordinal: corn, cumulative; survival: cox, discrete."""
+    focal; regression: squared, huber; ordinal: cumulative, corn; survival: cox, discrete."""
     labels: tuple[str, ...] = ()
     """Columns of 0 and 1 of a multilabel task; an empty cell is unknown."""
     time: str = ""
