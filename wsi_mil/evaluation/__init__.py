@@ -44,7 +44,7 @@ from wsi_mil.evaluation.conformal import (
 )
 from wsi_mil.evaluation.curves import Curve, pr_curve, roc_curve
 from wsi_mil.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_difference
-from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, share_found, shared_patients, signature
+from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, sampled, share_found, shared_patients, signature
 from wsi_mil.evaluation.localisation import Localisation, centre_scores, localise, tile_ap, tile_auroc
 from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusion, find_metric, score
 from wsi_mil.evaluation.thresholds import RULES, Rule, at_decision, choose_threshold
@@ -106,6 +106,7 @@ __all__ = [
     "pr_curve",
     "reliability",
     "roc_curve",
+    "sampled",
     "score",
     "seed_spread",
     "share_found",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_mil.evaluation import (
     CALIBRATION_METRICS,
     Interval,
+    Metric,
     at_decision,
     bootstrap,
     corrected_interval,
@@ -117,11 +118,9 @@ def judge(
     truth = np.array([classes.index(label) for label in table["label"]], dtype=np.int64)
     raw, made = (table[[f"{kind}_{name}" for name in classes]].to_numpy(np.float64) for kind in ("p", "calibrated"))
     patients = list(table["patient"].astype(str))
+    wanted: dict[str, str | Metric] = {one: one for one in MEASURES} | dict(CALIBRATION_METRICS)
     measures = {
-        name: {
-            metric: bootstrap(found, truth, said, patients, draws=draws)
-            for metric, found in [*((one, one) for one in MEASURES), *CALIBRATION_METRICS.items()]
-        }
+        name: {metric: bootstrap(found, truth, said, patients, draws=draws) for metric, found in wanted.items()}
         for name, said in (("raw", raw), ("calibrated", made))
     }
     binary = len(classes) == 2 and table["threshold"].notna().all()
