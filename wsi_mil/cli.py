@@ -179,6 +179,8 @@ def demo(
         raise typer.Exit(1)
 
 
+app.command("view", rich_help_panel=LOOK_PANEL)(commands.view)
+app.command("export-viewer", rich_help_panel=LOOK_PANEL)(commands.export_viewer)
 app.command("slide", rich_help_panel=LOOK_PANEL)(commands.slide)
 
 

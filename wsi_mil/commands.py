@@ -72,6 +72,55 @@ def slide(
         show_comparison(found, console)
 
 
+Truth = Annotated[Path | None, typer.Option("--truth", help="Folder with SLIDE.geojson: where the lesions are.")]
+Moved = Annotated[Path | None, typer.Option("--slides", help="Folder of the slides, if they were moved.")]
+WorkGiven = Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")]
+
+
+def view(
+    work: WorkGiven,
+    truth: Truth = None,
+    slides: Moved = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at; others than loopback are open to all.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    token: Annotated[
+        str, typer.Option("--token", envvar="WSI_MIL_TOKEN", help="Of 16 characters or more; else a new one each time.")
+    ] = "",
+) -> None:
+    """Look at slides and heatmaps in a browser, until interrupted. Works offline and through `ssh -L`."""
+    from wsi_mil.viewer import Address, new_token, read_cases, serve
+
+    def told(address: Address) -> None:
+        typer.echo(f"open    {address.url}")
+        if address.tunnel:
+            typer.echo(f"remote  {address.tunnel}   (on your own machine, then open the same address there)")
+        else:
+            typer.echo("note    it listens to the network: whoever has the address sees the slides, unencrypted")
+
+    cohort = read_cases(work, truth=truth, slides=slides)
+    typer.echo(f"slides  {len(cohort.cases)}, models {', '.join(cohort.models) or 'none'}; Ctrl-C ends")
+    serve(cohort, host=host, port=port, token=token or new_token(), told=told)
+
+
+def export_viewer(
+    work: WorkGiven,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist yet.")],
+    only: Annotated[list[str] | None, typer.Option("--slide", help="Only this slide; may be repeated.")] = None,
+    truth: Truth = None,
+    slides: Moved = None,
+    max_px: Annotated[int, typer.Option("--max-px", min=256, help="Longest side of a slide in the folder.")] = 2048,
+) -> None:
+    """Write a folder with slides and heatmaps that opens from disk, without a server, small enough to mail."""
+    from wsi_mil.viewer import export_viewer, read_cases
+
+    told = export_viewer(read_cases(work, truth=truth, slides=slides), output, only=only or (), max_px=max_px)
+    typer.echo(f"{told.slides} slides, {told.bytes / 1e6:.1f} MB: open {output / 'index.html'}")
+    for slide, why in told.left_out.items():
+        typer.echo(f"left out {slide}: {why}", err=True)
+
+
 bags = typer.Typer(help="Import, export and verify bags of features.", no_args_is_help=True)
 
 Bags = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or folders of them.")]

@@ -35,6 +35,7 @@ def make_folds(
     seed: int = 0,
     by: By = "patients",
     test: float = 0.2,
+    classes: bool = True,
 ) -> pd.DataFrame:
     """Repeated cross-validation over the rows (slide, patient, `label`, and site where asked for) of a cohort.
 
@@ -42,10 +43,15 @@ def make_folds(
     roles. All slides of a patient have one role in a fold, and every class is spread as evenly as whole patients
     allow. `by="sites"` keeps whole sites in the test role, `by="leave_one_site_out"` makes a fold of each site (select
     and calibrate are dealt by patients). With `folds=1` the share `test` of the patients is one test set that no other
-    fold learns from. Returns the columns repeat, fold, slide, patient, role.
-    Raises CohortError where a class has fewer patients than folds, or sites cannot be kept whole.
+    fold learns from. With `classes=False` the labels are groups to balance by, which need not reach every fold.
+    Returns the columns repeat, fold, slide, patient, role.
+    Raises CohortError where a class, or the cohort, has fewer patients than folds, or sites cannot be kept whole.
     """
-    _check_classes(frame, label, 2 if by != "patients" else folds)
+    least = 2 if by != "patients" else folds
+    if classes:
+        _check_classes(frame, label, least)
+    elif (count := frame["patient"].nunique()) < max(2, least):
+        raise CohortError(f"too few patients for {folds} folds: {count}; lower split.folds")
     sides = groups_of_sites(frame) if by != "patients" else None
     parts = []
     for repeat in range(repeats):

@@ -1,4 +1,4 @@
-"""Numbers that can be believed: metrics, patient-bootstrap intervals, curves, baselines and localisation (no torch)."""
+"""Numbers that can be believed: metrics, patient-bootstrap intervals, curves, baselines, localisation (no torch)."""
 
 from __future__ import annotations
 
@@ -43,10 +43,20 @@ from wsi_mil.evaluation.conformal import (
     patients_needed,
 )
 from wsi_mil.evaluation.curves import Curve, pr_curve, roc_curve
-from wsi_mil.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_difference
+from wsi_mil.evaluation.intervals import (
+    Interval,
+    Statistic,
+    bootstrap,
+    bootstrap_mean,
+    bootstrap_statistic,
+    paired_difference,
+)
 from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, sampled, share_found, shared_patients, signature
+from wsi_mil.evaluation.linear import out_of_fold_cox, out_of_fold_ridge
 from wsi_mil.evaluation.localisation import Localisation, centre_scores, localise, tile_ap, tile_auroc
+from wsi_mil.evaluation.measures import class_measures, grade_measures, label_measures, number_measures
 from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusion, find_metric, score
+from wsi_mil.evaluation.survival import SurvivalCurve, kaplan_meier, log_rank, survival_measures
 from wsi_mil.evaluation.thresholds import RULES, Rule, at_decision, choose_threshold
 
 __all__ = [
@@ -73,14 +83,18 @@ __all__ = [
     "Rule",
     "SeedSpread",
     "Signature",
+    "Statistic",
+    "SurvivalCurve",
     "at_decision",
     "bag_statistics",
     "bootstrap",
     "bootstrap_mean",
+    "bootstrap_statistic",
     "calibration_intercept",
     "calibration_slope",
     "centre_scores",
     "choose_threshold",
+    "class_measures",
     "confusion",
     "corrected_interval",
     "coverage_band",
@@ -92,13 +106,20 @@ __all__ = [
     "find_metric",
     "fit_calibrator",
     "fit_conformal",
+    "grade_measures",
     "holm",
+    "kaplan_meier",
+    "label_measures",
     "layout_statistics",
     "localise",
+    "log_rank",
     "logit",
     "mean_size",
     "near_pairs",
+    "number_measures",
+    "out_of_fold_cox",
     "out_of_fold_logistic",
+    "out_of_fold_ridge",
     "paired_difference",
     "paired_permutation",
     "patients_covered",
@@ -112,6 +133,7 @@ __all__ = [
     "share_found",
     "shared_patients",
     "signature",
+    "survival_measures",
     "tile_ap",
     "tile_auroc",
     "wilson",

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 
-from wsi_mil.report.figures import COLOURS, GRID, MUTED, STYLE, Curve, _figure, _svg
+from wsi_mil.report.figures import COLOURS, GRID, MUTED, STYLE, Curve, drawn, new_figure
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Bins:
 def reliability_figure(lines: Sequence[Bins], *, title: str, thresholds: Sequence[float] = ()) -> str:
     """Share that came true against predicted probability, with intervals; on the diagonal they are the same."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(3.6, 3.5)
+        figure, axes = new_figure(3.6, 3.5)
         axes.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1, label="as said")
         for number, line in enumerate(lines):
             colour = COLOURS[number % len(COLOURS)]
@@ -40,13 +40,13 @@ def reliability_figure(lines: Sequence[Bins], *, title: str, thresholds: Sequenc
         axes.set(title=title)
         axes.set_aspect("equal")
         axes.legend(loc="upper left", frameon=False, fontsize=8)
-        return _svg(figure, title)
+        return drawn(figure, title)
 
 
 def benefit_figure(curves: Sequence[Curve], *, call_all: Curve, title: str) -> str:
     """Net benefit at each threshold of risk, beside calling every case (dotted) and none (the zero line)."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(4.4, 3.5)
+        figure, axes = new_figure(4.4, 3.5)
         axes.axhline(0, color=MUTED, linewidth=1, label="call none")
         axes.plot(call_all.x, call_all.y, ":", color=MUTED, linewidth=1.2, label=call_all.name)
         top = 0.05
@@ -61,4 +61,4 @@ def benefit_figure(curves: Sequence[Curve], *, call_all: Curve, title: str) -> s
         axes.grid(color=GRID)
         axes.set_axisbelow(True)
         axes.legend(loc="upper right", frameon=False, fontsize=8)
-        return _svg(figure, title)
+        return drawn(figure, title)

@@ -97,6 +97,18 @@ class Slide(ABC):
         """A rectangle inside a level will be read soon: a reader may have it fetched from disk meanwhile."""
         return
 
+    def stored_jpeg(self, level: int, column: int, row: int) -> bytes | None:
+        """A stored tile that lies wholly inside its level, as a JPEG file that any decoder reads with the right colours.
+
+        None where the level is not stored so, or the file would tell more than pixels. Raises SlideError where the
+        tile is cut off.
+        """
+        return None
+
+    def keep(self, budget_bytes: int) -> None:
+        """How many bytes of decoded tiles are kept for later reads, where the reader keeps any."""
+        return
+
     def _fingerprint(self) -> str:
         return fingerprint(self.path)
 

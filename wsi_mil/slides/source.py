@@ -218,6 +218,11 @@ class _SourceFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def close(self) -> None:
+        """Let go of the source, which stays open: parsers keep their files in circles that live on for long."""
+        super().close()
+        self.__dict__.pop("_source", None)
+
 
 def as_file(source: Source) -> io.BufferedReader:
     """A source as the file object that a TIFF parser reads."""

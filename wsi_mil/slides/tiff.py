@@ -20,6 +20,7 @@ from wsi_mil.slides.sniff import tiff_head
 from wsi_mil.slides.source import Source, as_file, is_url, source_of
 from wsi_mil.slides.tiff_layout import Layout, Plane, shrunk
 from wsi_mil.slides.tile_cache import TileCache
+from wsi_mil.slides.tile_codecs import JPEG
 
 _MOST_AHEAD = 1 << 26  # bytes: a row whose tiles lie further apart than this is not stored in order
 _CACHED_TILES = 64  # a rectangle of more tiles than this is an overview: none of them is needed again soon
@@ -101,6 +102,21 @@ class TiffReader(Slide):
             start, end = int(plane.offsets[first]), int(plane.offsets[last]) + int(plane.counts[last])
             if 0 < end - start <= _MOST_AHEAD:
                 self._source.expect(start, end - start)
+
+    def stored_jpeg(self, level: int, column: int, row: int) -> bytes | None:
+        """The bytes of the file, without decoding them: some thirty times as fast as to decode and encode again."""
+        plane = self._planes[level]
+        (width, height), form = plane.form.size, plane.form
+        whole = 0 <= column < plane.width // width and 0 <= row < plane.height // height
+        plain = form.compression == JPEG and form.shrink == 1 and form.samples == 3 and not plane.separate
+        if not (whole and plain) or self._orientation != UPRIGHT or plane.origin != (0, 0) or self._is_closed:
+            return None
+        number = row * plane.columns + column
+        return form.as_jpeg(self._bytes(plane, number)) if plane.counts[number] else None
+
+    def keep(self, budget_bytes: int) -> None:
+        """Forgets what was kept so far."""
+        self._cache = TileCache(budget_bytes)
 
     def close(self) -> None:
         """Let go of the file and of the tiles. Reading afterwards raises SlideError."""
@@ -219,7 +235,10 @@ def _structure(source: Source) -> tuple[Layout, int]:
     if head.is_cut_off:
         raise SlideError(f"its directory lies at byte {head.directory_at} of a file of {source.size}: it is cut off")
     try:
-        with tifffile.TiffFile(as_file(source), is_ndpi=NDPI_TAG in head.tags) as tiff:
+        with (
+            as_file(source) as file,
+            tifffile.TiffFile(file, is_ndpi=NDPI_TAG in head.tags) as tiff,
+        ):
             layout = read_layout(tiff)
             orientation = int(tiff.pages.first.tags.valueof(274) or UPRIGHT)
     except SlideError:

@@ -26,6 +26,8 @@ MIN_IS_WHITE, MIN_IS_BLACK, RGB, YCBCR = 0, 1, 2, 6
 """TIFF photometric interpretations that a tile may have."""
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_MARKER, _SCAN, _COMMENT, _APP = 0xFF, 0xDA, 0xFE, 0xE0
+_COLOURS_ONLY = (0xE0, 0xEE)  # JFIF and Adobe
 _BENIGN = "extraneous bytes"  # a warning that whole, correct tiles of some scanners cause
 
 
@@ -86,6 +88,22 @@ class TileForm:
             )
         if target is not out:
             out[...] = target
+
+    def as_jpeg(self, data: bytes) -> bytes | None:
+        """A stored JPEG tile as a file; None where that holds comments or metadata, which may name a patient."""
+        try:
+            stream = self._whole_jpeg(data)
+        except SlideError:
+            return None
+        at = 2
+        while at + 4 <= len(stream) and stream[at] == _MARKER:
+            kind, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+            if kind == _SCAN:
+                return stream
+            if kind == _COMMENT or (kind & 0xF0 == _APP and kind not in _COLOURS_ONLY):
+                return None
+            at += 2 + length
+        return None
 
     def _whole_jpeg(self, data: bytes) -> bytes:
         """The tile as a JPEG file that says its own colours."""

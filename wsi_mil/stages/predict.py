@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from wsi_mil import files, training
+from wsi_mil import files, tasks, training
 from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
+from wsi_mil.stages import question
 from wsi_mil.stages.audit import audit_models, tcga_warning
 from wsi_mil.stages.features import bags_of, digests_of
 from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
@@ -197,14 +198,14 @@ class Predict(Stage):
             both = joined(rows)
             means, spread = both[answers], both["spread"]
         frame = work.cohort.frame
-        label = work.study.task.label
         learning = set() if self.models is not None else set(read_folds(work)["slide"])
         table = pd.DataFrame({"slide": frame["slide"], "patient": frame["patient"], "site": frame["site"]})
-        table["label"] = frame[label] if label else ""
+        table["label"] = question.told(work.study.task, frame)
         table["part"] = ["cross-validation" if slide in learning else "new" for slide in frame["slide"]]
         for name in answers:
             table[name] = frame["slide"].map(means[name])
-        best = means.idxmax(axis=1).map(lambda name: str(name).removeprefix("p_"))
+        called = speaking_task(work).called(means.to_numpy(np.float64))
+        best = pd.Series(called, index=means.index, dtype=object)
         table["predicted"] = frame["slide"].map(best).fillna("")
         table["disagreement"] = frame["slide"].map(spread)
         if self.members:
@@ -224,7 +225,7 @@ class Predict(Stage):
         labels = known.groupby("patient", sort=False)["label"].max()
         table.insert(1, "label", [labels[patient] for patient in means])
         table.insert(2, "slides", [int((known["patient"] == patient).sum()) for patient in means])
-        table["predicted"] = [answers[index].removeprefix("p_") for index in table[answers].to_numpy().argmax(axis=1)]
+        table["predicted"] = speaking_task(work).called(table[answers].to_numpy(np.float64))
         return table
 
 
@@ -247,3 +248,9 @@ def _said_in_role(role: str, work: Work, tick: Tick) -> list[dict[str, Any]]:
         row = {"repeat": repeat, "fold": fold, "slide": slide, "patient": patient, "label": labels.get(slide, "")}
         found.append(row | {f"p_{name}": value for name, value in zip(said[0].names, means, strict=True)})
     return found
+
+
+def speaking_task(work: Work) -> tasks.Task:
+    """The question that the models answer, as the first of them knows it."""
+    one = next(iter(member_works(work).values())) if work.study.predict.members else work
+    return load(trained_models(one)[0], one).task

@@ -12,6 +12,7 @@ from wsi_mil import files
 from wsi_mil.cohort import files_of, folds_by_column, make_folds, read_brought
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import StageError
+from wsi_mil.stages.question import check_events
 from wsi_mil.stages.stage import Item, Stage, Tick
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class Split(Stage):
                 select=self.select,
                 calibrate=self.calibrate,
                 seed=self.seed,
+                classes=work.study.task.kind == "classification",
             )
+        check_events(work.study.task, folds, work.cohort.frame)
         draft.write_text(folds.to_csv(index=False), encoding="utf-8")
         return {"slides": folds["slide"].nunique(), "patients": folds["patient"].nunique()}
 

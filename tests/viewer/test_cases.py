@@ -1,0 +1,54 @@
+"""What is said of the slides of a work folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from viewer.conftest import Planted
+
+from wsi_mil.errors import StageError
+from wsi_mil.viewer import read_cases
+
+
+def test_the_list_says_what_the_tables_say(seen: Planted) -> None:
+    cohort = seen.cohort()
+    assert cohort.models == ("abmil", "clam")
+    lesion, benign = cohort.cases.values()
+    assert (lesion.slide, lesion.label, lesion.flags) == ("L1", "L", ())
+    told = lesion.predictions["abmil"]
+    assert (told.predicted, told.probabilities, told.calibrated) == ("L", {"B": 0.1, "L": 0.9}, {"L": 0.75})
+    assert lesion.predictions["clam"].predicted == "B"
+    assert benign.predictions["abmil"].flags == ("rejected",)
+    assert benign.predictions["abmil"].note == "too few tiles"
+    assert benign.flags == ("pen 30%",), "one fault in a hundred tiles is not worth a flag"
+    assert set(lesion.maps) == {"abmil", "clam"}
+
+
+def test_keys_are_opaque_and_last(seen: Planted) -> None:
+    first, second = (list(seen.cohort().cases) for _ in range(2))
+    assert first == second
+    assert all(key.isalnum() and "L1" not in key and len(key) == 16 for key in first)
+
+
+def test_slides_that_were_moved_are_found(planted: Planted) -> None:
+    (planted.root / "slides").rename(planted.root / "elsewhere")
+    cohort = read_cases(planted.work, slides=planted.root / "elsewhere")
+    assert all(Path(case.path).is_file() for case in cohort.cases.values())
+
+
+@pytest.mark.parametrize(
+    ("what", "told"), [("root", "no work folder"), ("truth", "no folder"), ("slides", "no folder")]
+)
+def test_a_folder_that_is_none_is_said(seen: Planted, tmp_path: Path, what: str, told: str) -> None:
+    wrong = {"root": seen.work, what: tmp_path / "missing"}
+    root = wrong.pop("root")
+    with pytest.raises(StageError, match=told):
+        read_cases(root, **wrong)
+
+
+def test_the_viewer_needs_no_torch() -> None:
+    code = "import sys, wsi_mil.viewer.server, wsi_mil.viewer.listen, wsi_mil.viewer.export; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
