@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -51,9 +52,12 @@ class Planted:
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Planted:
+def planted(seen: Planted, tmp_path: Path) -> Planted:
     """A study of a test's own."""
-    return plant(tmp_path / "study")
+    shutil.copytree(seen.root, tmp_path / "study")
+    table = tmp_path / "study" / "work" / "cohort.csv"
+    table.write_text(table.read_text().replace(str(seen.root), str(tmp_path / "study")))
+    return Planted(tmp_path / "study")
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +132,12 @@ def draw_map(ref: SlideRef, *, model: str, finds: bool) -> Heatmap:
     """Attention and contribution: high on the lesion where the model finds it, random and low elsewhere."""
     coords, extent, step = lay_grid(ref, size_px=TILE_PX, mpp=MPP)
     middle = coords + TILE_PX / 2
-    inside = (middle[:, 0] > TISSUE[0]) & (middle[:, 0] < TISSUE[2]) & (middle[:, 1] > TISSUE[1]) & (middle[:, 1] < TISSUE[3])
+    inside = (
+        (middle[:, 0] > TISSUE[0])
+        & (middle[:, 0] < TISSUE[2])
+        & (middle[:, 1] > TISSUE[1])
+        & (middle[:, 1] < TISSUE[3])
+    )
     coords, middle = coords[inside], middle[inside]
     is_lesion = (middle[:, 0] > LESION[0]) & (middle[:, 0] < LESION[2])
     is_lesion &= (middle[:, 1] > LESION[1]) & (middle[:, 1] < LESION[3])
@@ -147,4 +156,7 @@ def square(name: str, box: tuple[int, int, int, int]) -> dict[str, object]:
     """A GeoJSON of one annotation."""
     geometry = json.loads(shapely.to_geojson(shapely.box(*box)))
     properties = {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}, "name": CANARY}
-    return {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": geometry, "properties": properties}]}
+    return {
+        "type": "FeatureCollection",
+        "features": [{"type": "Feature", "geometry": geometry, "properties": properties}],
+    }

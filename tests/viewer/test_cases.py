@@ -39,7 +39,9 @@ def test_slides_that_were_moved_are_found(planted: Planted) -> None:
     assert all(Path(case.path).is_file() for case in cohort.cases.values())
 
 
-@pytest.mark.parametrize(("what", "told"), [("root", "no work folder"), ("truth", "no folder"), ("slides", "no folder")])
+@pytest.mark.parametrize(
+    ("what", "told"), [("root", "no work folder"), ("truth", "no folder"), ("slides", "no folder")]
+)
 def test_a_folder_that_is_none_is_said(seen: Planted, tmp_path: Path, what: str, told: str) -> None:
     wrong = {"root": seen.work, what: tmp_path / "missing"}
     root = wrong.pop("root")
@@ -48,5 +50,6 @@ def test_a_folder_that_is_none_is_said(seen: Planted, tmp_path: Path, what: str,
 
 
 def test_the_viewer_needs_no_torch() -> None:
-    code = "import sys, wsi_mil.viewer.server, wsi_mil.viewer.listen, wsi_mil.viewer.export; sys.exit('torch' in sys.modules)"
+    modules = ", ".join(f"wsi_mil.viewer.{name}" for name in ("server", "listen", "export", "drawn"))
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

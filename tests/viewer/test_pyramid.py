@@ -87,7 +87,9 @@ def test_a_crop_is_the_place_that_was_asked_for(seen: Planted) -> None:
         assert np.abs(crop[8:-8, 8:-8] - LESION_RGB).max() < 8
         beyond = pixels(crop_jpeg(slide, Box(-128.0, 300.0, 256.0, 256.0), max_px=64))
         assert beyond[32, 4].min() > 250, "white outside"
-        assert np.abs(pixels(crop_jpeg(slide, Box(400.0, 400.0, 100.0, 50.0), max_px=64))[10, 20] - TISSUE_RGB).max() < 8
+        assert (
+            np.abs(pixels(crop_jpeg(slide, Box(400.0, 400.0, 100.0, 50.0), max_px=64))[10, 20] - TISSUE_RGB).max() < 8
+        )
 
 
 def test_the_whole_path_never_names_the_file(seen: Planted, tmp_path: Path) -> None:

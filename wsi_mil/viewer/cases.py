@@ -187,7 +187,9 @@ def _quality_flags(root: Path, slide: str) -> tuple[str, ...]:
         if facts.get("unreadable"):
             flags.append(f"{facts['unreadable']} damaged tiles")
         faults = facts.get("faults") or {}
-        flags += [f"{name} {count / tiles:.0%}" for name, count in faults.items() if tiles and count / tiles > FAULTY_SHARE]
+        flags += [
+            f"{name} {count / tiles:.0%}" for name, count in faults.items() if tiles and count / tiles > FAULTY_SHARE
+        ]
     return tuple(dict.fromkeys(flags))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
 
 from wsi_mil import files
 from wsi_mil.errors import StageError
@@ -64,7 +65,7 @@ def edit_tissue(cohort: Cohort, case: Case, slide: Slide, told: Any) -> None:
     annotations/tissue-before/. Raises StageError where an area is no polygon, or nothing would be left.
     """
     path = cohort.outline_file(case)
-    outline = MultiPolygon()
+    outline: BaseGeometry = MultiPolygon()
     if path.is_file():
         outline = outline_from_geojson(path.read_text(encoding="utf-8"), where=path.name)
     for number, edit in enumerate(_list(told)):

@@ -88,7 +88,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
     except OSError as error:
-        raise ConfigError(f"cannot listen at {host}:{port} ({error.strerror or error}): choose another --port") from None
+        raise ConfigError(
+            f"cannot listen at {host}:{port} ({error.strerror or error}): choose another --port"
+        ) from None
     return listener
 
 

@@ -150,9 +150,7 @@ def _pixels_read(slide: Slide, level: ViewLevel) -> float:
     return min(level.tile[0], level.width) * by[0] * min(level.tile[1], level.height) * by[1]
 
 
-def _averaged(
-    slide: Slide, box: tuple[int, int, int, int], number: int, by: int
-) -> UInt8[np.ndarray, "h w 3"]:
+def _averaged(slide: Slide, box: tuple[int, int, int, int], number: int, by: int) -> UInt8[np.ndarray, "h w 3"]:
     """A tile shrunk by a whole factor without a margin, so that no neighbouring tile is decoded for it."""
     from PIL import Image
 
