@@ -47,7 +47,7 @@ def alone(path: Path, grid: TileGrid, encoder: Encoder, *, batch: int, readers: 
     found, kept = {}, []
     with open_slide(path) as slide:
         start = time.perf_counter()
-        for one in read_tiles(slide, grid, batch_size=batch, threads=readers, reuse=True):
+        for one in read_tiles(slide, grid, batch_size=batch, threads=readers, reuse=0):
             if len(kept) < 4:
                 kept.append(one.pixels.copy())
         found["read"] = time.perf_counter() - start

@@ -47,7 +47,7 @@ def ours(path: Path, size_px: int, mpp: float, threads: int, tiles: int, *, shri
     with TiffReader(path, **options, shrink=True) if shrink else open_slide(path) as slide:
         grid = part(grid_of(slide, size_px, mpp), tiles)
         start = time.perf_counter()
-        done = sum(len(batch.index) for batch in read_tiles(slide, grid, batch_size=32, threads=threads, reuse=True))
+        done = sum(len(batch.index) for batch in read_tiles(slide, grid, batch_size=32, threads=threads, reuse=0))
         return done / (time.perf_counter() - start)
 
 
@@ -150,7 +150,7 @@ def whole_path(side_px: int, source: Path, folder: Path) -> None:
             grid = grid_of(slide, 256, NATIVE * 2)
             opened = time.perf_counter() - start
             start = time.perf_counter()
-            for _ in read_tiles(slide, grid, batch_size=32, threads=cores(), reuse=True):
+            for _ in read_tiles(slide, grid, batch_size=32, threads=cores(), reuse=0):
                 pass
             seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -19,7 +19,7 @@ FLOORS = [
     {"training", "report", "viewer"},
     {"stages"},
     {"console"},
-    {"demo", "commands"},
+    {"demo", "commands", "judging"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -17,6 +17,7 @@ from shapely.geometry import MultiPolygon, shape
 from wsi_mil.errors import ConfigError
 from wsi_mil.slides import Slide, open_slide
 from wsi_mil.synthetic import LABELS, draw_cohort
+from wsi_mil.synthetic.labels import OUTCOMES
 from wsi_mil.tissue import find_tissue, mask_to_outline
 
 SIDE_PX = (1100, 1400)
@@ -56,7 +57,7 @@ def cover(area: Any, slide: Slide) -> np.ndarray:
 
 def test_the_table_is_balanced_and_patients_keep_one_label(cohort: Path) -> None:
     table = rows(cohort)
-    assert list(table[0]) == ["slide", "patient", "label", "site"]
+    assert list(table[0])[:4] == ["slide", "patient", "label", "site"]
     assert len({row["slide"] for row in table}) == 12
     assert Counter(row["label"] for row in table) == dict.fromkeys(LABELS, 6)
     of_patient: dict[str, set[tuple[str, str]]] = {}
@@ -177,3 +178,22 @@ def test_sides_that_hold_no_slide_are_refused(tmp_path: Path, side_px: tuple[int
     with pytest.raises(ConfigError, match="800 px"):
         draw_cohort(tmp_path, slides=1, side_px=side_px)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_question_has_its_labels(cohort: Path) -> None:
+    table = rows(cohort)
+    by_patient: dict[str, set[tuple[str, ...]]] = {}
+    for row in table:
+        by_patient.setdefault(row["patient"], set()).add(tuple(row[name] for name in OUTCOMES))
+        assert (row["lesion"] == "1") == (row["label"] == LABELS[1])
+        assert (row["grade"] == "0") == (row["lesion"] == "0")
+        assert row["dense"] in ("0", "1", "")
+        assert float(row["months"]) > 0
+    assert all(len(told) == 1 for told in by_patient.values())
+    alone = [row for row in table if sum(other["patient"] == row["patient"] for other in table) == 1]
+    for row in alone:
+        areas = truth(cohort, row["slide"])
+        share = areas["Lesion"].area / areas["Tissue"].area if "Lesion" in areas else 0.0
+        assert float(row["lesion_percent"]) == pytest.approx(100 * share, abs=0.02)
+    assert {row["died"] for row in table} == {"0", "1"}
+    assert len({row["grade"] for row in table}) >= 3

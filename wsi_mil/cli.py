@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_mil import commands
+from wsi_mil import commands, judging
 from wsi_mil.errors import ConfigError, WsiMilError
 from wsi_mil.stages import STAGES
 from wsi_mil.version import __version__
@@ -131,7 +131,7 @@ def predict(
         )
     given += [] if mpp is None else [f"cohort.mpp={mpp}"]
     study = study_of_model(model, slides=slides, table=table, overrides=given)
-    names = ["tissue", "tile", "extract", "predict", "heatmap"]
+    names = ["tissue", "tile", "extract", "predict", "calibrate", "heatmap"]
     _run(names, study, work, on=on, redo=names if redo else [], dry=dry_run, shard=shard)
 
 
@@ -193,6 +193,8 @@ def models() -> None:
 
 
 app.command("encoders", rich_help_panel=LOOK_PANEL)(commands.encoders)
+app.command("compare", rich_help_panel=LOOK_PANEL)(judging.compare)
+app.command("validate", rich_help_panel=LOOK_PANEL)(judging.validate)
 app.add_typer(commands.bags, name="bags", rich_help_panel=LOOK_PANEL)
 
 

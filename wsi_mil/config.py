@@ -79,6 +79,8 @@ def explain(model: BaseModel) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
@@ -148,6 +150,8 @@ def _sentence(fault: Any, into: type[BaseModel], lines: Mapping[str, str], where
 def _known_keys(into: type[BaseModel], loc: Sequence[str]) -> list[str]:
     model: Any = into
     for part in loc:
+        if part not in model.model_fields:
+            continue  # a name of one's own in a table of sections
         annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]
         model = next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -86,3 +86,62 @@ def test_brought_folds_are_checked() -> None:
         check_folds(good, slides=["a"], where="x")
     with pytest.raises(CohortError, match=r"lacks the column\(s\) role"):
         check_folds(good.drop(columns="role"), slides=["a", "b"], where="x")
+
+
+def test_every_fault_of_brought_folds_is_named() -> None:
+    columns = ["repeat", "fold", "slide", "patient", "role"]
+    rows = [(0, 0, f"s{number}", f"p{number // 2}", ("fit", "test")[number % 2]) for number in range(14)]
+    with pytest.raises(CohortError, match=r"7 fault\(s\)") as told:
+        check_folds(pd.DataFrame(rows, columns=columns), slides=[row[2] for row in rows], where="x")
+    assert all(f"patient 'p{number}' is in 2 roles" in str(told.value) for number in range(7))
+    with pytest.raises(CohortError, match="slide 's1' is of patient 'p0' in the cohort, not of 'x'"):
+        check_folds(
+            pd.DataFrame([(0, 0, "s0", "p0", "fit"), (0, 0, "s1", "x", "test")], columns=columns),
+            slides=["s0", "s1"],
+            where="x",
+            patients={"s0": "p0", "s1": "p0"},
+        )
+
+
+def test_one_fold_is_one_test_set() -> None:
+    folds = make_folds(_frame(60, 2, 0), label="label", folds=1, test=0.25, calibrate=0.2)
+    assert set(folds["fold"]) == {0}
+    share = folds["role"].value_counts(normalize=True)
+    assert 0.18 < share["test"] < 0.32
+    assert set(share.index) == {"fit", "select", "calibrate", "test"}
+
+
+def _sited(sites: int, patients: int = 40) -> pd.DataFrame:
+    frame = _frame(patients, 2, 0)
+    number = frame["patient"].str[1:].astype(int)
+    return frame.assign(site=("S" + (number // 2 % sites).astype(str)))
+
+
+@pytest.mark.parametrize(("by", "folds"), [("sites", 3), ("leave_one_site_out", 7)])
+def test_a_site_is_never_on_two_sides(by: str, folds: int) -> None:
+    frame = _sited(7)
+    made = make_folds(frame, label="label", folds=3, by=by)  # type: ignore[arg-type]
+    assert made["fold"].nunique() == folds
+    made["site"] = made["slide"].map(frame.set_index("slide")["site"])
+    made["side"] = made["role"] == "test"
+    assert (made.groupby(["fold", "site"])["side"].nunique() == 1).all()
+    assert (made.groupby(["fold", "patient"])["role"].nunique() == 1).all()
+    assert (made[made["side"]].groupby("slide").size() == 1).all()
+    if by == "leave_one_site_out":
+        assert (made[made["side"]].groupby("fold")["site"].nunique() == 1).all()
+
+
+def test_sites_that_cannot_be_kept_whole() -> None:
+    with pytest.raises(CohortError, match=r"2 site\(s\) \(S0, S1\) are too few for 5 folds"):
+        make_folds(_sited(2), label="label", by="sites")
+    frame = _sited(4)
+    frame["label"] = np.where(frame["site"] == "S3", "1", "0")
+    with pytest.raises(CohortError, match="without S3 no slide of '1' is left to learn from"):
+        make_folds(frame, label="label", by="leave_one_site_out")
+    frame.loc[3, "site"] = ""
+    with pytest.raises(CohortError, match=r"1 have none \(first 'p"):
+        make_folds(frame, label="label", by="sites")
+    shared = _sited(3)
+    shared.loc[shared["patient"] == "p0", "site"] = ["S0", "S1"][: (shared["patient"] == "p0").sum()]
+    if (shared["patient"] == "p0").sum() > 1:  # a patient of two sites joins them
+        assert make_folds(shared, label="label", by="leave_one_site_out")["fold"].nunique() == 2

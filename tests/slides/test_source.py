@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from wsi_mil.errors import SlideError
 from wsi_mil.slides import open_slide
-from wsi_mil.slides.source import BLOCK_BYTES, LocalSource, RemoteSource, as_file
+from wsi_mil.slides.source import BLOCK_BYTES, LocalSource, MappedSource, RemoteSource, Source, as_file
 
 Write = Callable[..., Path]
 
@@ -55,9 +57,17 @@ def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_a_local_file_is_read_by_place(tmp_path: Path) -> None:
+LOCAL: list[Callable[[Path], Source]] = [LocalSource, MappedSource]
+
+
+@pytest.mark.parametrize("kind", LOCAL)
+def test_a_local_file_is_read_by_place(tmp_path: Path, kind: Callable[[Path], Source]) -> None:
     (tmp_path / "a").write_bytes(bytes(range(200)))
-    source = LocalSource(tmp_path / "a")
+    source = kind(tmp_path / "a")
+    source.expect(10, 400)
+    source.expect(300, 5)
+    assert pickle.loads(pickle.dumps(source)).read(3, 2) == bytes([3, 4])
+    assert source.read(300, 5) == b""
     assert source.size == 200
     assert source.read(10, 3) == bytes([10, 11, 12])
     assert source.read(198, 10) == bytes([198, 199])
@@ -67,6 +77,30 @@ def test_a_local_file_is_read_by_place(tmp_path: Path) -> None:
     source.close()
     with pytest.raises(SlideError, match="was closed"):
         source.read(0, 1)
+
+
+def test_an_empty_file_is_mapped_too(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert MappedSource(tmp_path / "a").read(0, 5) == b""
+
+
+def test_a_mapped_file_that_is_cut_short_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(100_000))
+    source = MappedSource(tmp_path / "a")
+    os.truncate(tmp_path / "a", 10)
+    with pytest.raises(SlideError, match="cut short"):
+        source.read(90_000, 10)
+
+
+def test_a_mapped_slide_reads_the_same(write_slide: Write) -> None:
+    path = write_slide(compression="jpeg", downsamples=(1, 2))
+    with open_slide(path, memory_map=True) as mapped, open_slide(path) as plain:
+        assert isinstance(vars(mapped)["_source"], MappedSource)
+        assert mapped.fingerprint == plain.fingerprint
+        for level, box in ((0, (100, 100, 500, 400)), (1, (10, 20, 200, 150))):
+            np.testing.assert_array_equal(mapped.read_level(box, level=level), plain.read_level(box, level=level))
+        with pickle.loads(pickle.dumps(mapped)) as there:
+            assert isinstance(vars(there)["_source"], MappedSource)
 
 
 def test_a_slide_in_memory_reads_the_same(write_slide: Write) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,12 +171,16 @@ def test_the_order_is_the_files_and_the_places_are_told(write_slide: Write, monk
             np.testing.assert_array_equal(pixels[place], slide.read(left, top, size_px=100, mpp=0.5))
 
 
-def test_reused_arrays_hold_the_batch_until_the_next_one(write_slide: Write) -> None:
+@pytest.mark.parametrize("later", [0, 2])
+def test_reused_arrays_hold_a_batch_until_so_many_more_are_given(write_slide: Write, later: int) -> None:
     with open_slide(write_slide(rgb=textured(1500, 1100), downsamples=(1,))) as slide:
         grid = grid_of(slide)
         owners = set()
-        for batch in read_tiles(slide, grid, batch_size=16, threads=3, ahead=2, reuse=True):
+        valid: deque[TileBatch] = deque(maxlen=later + 1)
+        for batch in read_tiles(slide, grid, batch_size=16, threads=3, ahead=2, reuse=later):
             owners.add(batch.pixels.__array_interface__["data"][0])
-            left, top = grid.coords_l0[batch.index[-1]].tolist()
-            np.testing.assert_array_equal(batch.pixels[-1], slide.read(left, top, size_px=64, mpp=0.5))
-        assert len(owners) <= 4
+            valid.append(batch)
+            for one in valid:
+                left, top = grid.coords_l0[one.index[-1]].tolist()
+                np.testing.assert_array_equal(one.pixels[-1], slide.read(left, top, size_px=64, mpp=0.5))
+        assert len(owners) <= 4 + later

@@ -26,6 +26,27 @@ class TestThreeBalanced(TaskContract):
     labels = _labels("a", "b", "b", "c", "c", "c", "c")
 
 
+class TestFocal(TaskContract):
+    configured = Classification(objective="focal")
+    labels = _labels("a", "b", "c")
+
+
+class TestSymmetric(TaskContract):
+    configured = Classification(objective="symmetric", class_weights="balanced")
+    labels = _labels("a", "b", "c", "c")
+
+
+def test_focal_and_symmetric_losses_by_hand() -> None:
+    labels = _labels("a", "b")
+    target = torch.tensor([1])
+    logits = torch.tensor([[0.0, 2.0]])
+    right = 1 / (1 + np.exp(-2.0))
+    focal = Classification(objective="focal").fit(labels).loss(logits, target).item()
+    assert focal == pytest.approx((1 - right) ** 2 * -np.log(right), rel=1e-5)
+    symmetric = Classification(objective="symmetric").fit(labels).loss(logits, target).item()
+    assert symmetric == pytest.approx(0.5 * -np.log(right) + 4 * (1 - right), rel=1e-5)
+
+
 def test_classes_are_sorted_and_the_positive_one_is_last() -> None:
     labels = _labels("normal", "tumour")
     assert Classification().fit(labels).names == ("normal", "tumour")
@@ -103,7 +124,7 @@ def test_a_test_slide_of_an_unknown_class_is_named() -> None:
 
 def test_tasks_by_name() -> None:
     assert build_task("classification", label="grade").columns == ("grade",)
-    assert set(TASKS) == {"classification"}
+    assert set(TASKS) == {"classification", "multilabel", "regression", "ordinal", "survival", "joint"}
     with pytest.raises(TaskError, match="did you mean 'classification'"):
         build_task("clasification")
     with pytest.raises(TaskError, match="did you mean 'positive'"):

@@ -9,7 +9,7 @@ import pytest
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import MIL, build_model
-from wsi_mil.training import Bags, Cached, infer, predict_many
+from wsi_mil.training import Bags, infer, predict_many
 
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.normal(size=(30, 6)).astype(np.float32)
@@ -63,27 +63,3 @@ def test_many_is_one_by_one(model: MIL) -> None:
 def test_bags_that_do_not_fit_are_refused(model: MIL, features: np.ndarray, cells: np.ndarray, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         infer(model, features, cells)
-
-
-class _Counted:
-    """Bags of 30 tiles that count how often each is read."""
-
-    def __init__(self) -> None:
-        self.reads: list[int] = []
-
-    def __len__(self) -> int:
-        return 3
-
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        self.reads.append(index)
-        return FEATURES + index, CELLS
-
-
-def test_the_cache_keeps_what_fits_and_no_more() -> None:
-    counted = _Counted()
-    cached = Cached(counted, budget_bytes=2 * (FEATURES.nbytes + CELLS.nbytes))
-    for _ in range(3):
-        for bag in range(3):
-            assert np.array_equal(cached.load(bag)[0], FEATURES + bag)
-    assert counted.reads == [0, 1, 2, 2, 2]
-    assert len(cached) == 3

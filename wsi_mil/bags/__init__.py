@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wsi_mil.bags.imported import Given, import_bag
     from wsi_mil.bags.scales import Scale, beside, coarser_grid, times_coarser
     from wsi_mil.bags.store import BagWriter
+    from wsi_mil.bags.stored import Draw, StoredBag
 
 _HOME = {
     "Bag": "bag",
@@ -37,6 +38,8 @@ _HOME = {
     "read_quality": "hdf5",
     "verify_bag": "hdf5",
     "BagWriter": "store",
+    "Draw": "stored",
+    "StoredBag": "stored",
     "LAYOUTS": "export",
     "export_bag": "export",
     "ForeignBag": "foreign",
@@ -56,9 +59,11 @@ __all__ = [
     "BagHeader",
     "BagWriter",
     "Batch",
+    "Draw",
     "ForeignBag",
     "Given",
     "Scale",
+    "StoredBag",
     "bag_to_hdf5",
     "beside",
     "cells",

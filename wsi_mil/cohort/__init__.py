@@ -5,8 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.cohort.brought import files_of as files_of
+    from wsi_mil.cohort.brought import folds_by_column as folds_by_column
+    from wsi_mil.cohort.brought import read_brought as read_brought
     from wsi_mil.cohort.clinical import ClinicalEncoder as ClinicalEncoder
     from wsi_mil.cohort.clinical import Record as Record
+    from wsi_mil.cohort.labels import class_faults as class_faults
+    from wsi_mil.cohort.labels import flag_faults as flag_faults
+    from wsi_mil.cohort.labels import flag_strata as flag_strata
+    from wsi_mil.cohort.labels import grade_faults as grade_faults
+    from wsi_mil.cohort.labels import joined_strata as joined_strata
+    from wsi_mil.cohort.labels import number_faults as number_faults
+    from wsi_mil.cohort.labels import number_strata as number_strata
+    from wsi_mil.cohort.labels import survival_faults as survival_faults
+    from wsi_mil.cohort.labels import survival_strata as survival_strata
     from wsi_mil.cohort.splits import ROLES as ROLES
     from wsi_mil.cohort.splits import check_folds as check_folds
     from wsi_mil.cohort.splits import make_folds as make_folds
@@ -18,6 +30,9 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.table import read_table as read_table
 
 _PLACES = {
+    "files_of": "brought",
+    "folds_by_column": "brought",
+    "read_brought": "brought",
     "ClinicalEncoder": "clinical",
     "Record": "clinical",
     "Cohort": "table",
@@ -26,6 +41,15 @@ _PLACES = {
     "find_slides": "table",
     "read_cohort": "table",
     "read_table": "table",
+    "class_faults": "labels",
+    "flag_faults": "labels",
+    "flag_strata": "labels",
+    "grade_faults": "labels",
+    "joined_strata": "labels",
+    "number_faults": "labels",
+    "number_strata": "labels",
+    "survival_faults": "labels",
+    "survival_strata": "labels",
     "ROLES": "splits",
     "check_folds": "splits",
     "make_folds": "splits",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,12 @@ ROLES = ("fit", "select", "calibrate", "test")
 
 COLUMNS = ("repeat", "fold", "slide", "patient", "role")
 
+By = Literal["patients", "sites", "leave_one_site_out"]
+"""What is kept whole between the test role and the others; patients always are."""
+
+MOST_FAULTS = 40
+"""Named one by one; the rest is counted."""
+
 
 def make_folds(
     frame: pd.DataFrame,
@@ -26,64 +33,151 @@ def make_folds(
     select: float = 0.2,
     calibrate: float = 0.0,
     seed: int = 0,
+    by: By = "patients",
+    test: float = 0.2,
+    classes: bool = True,
 ) -> pd.DataFrame:
-    """Repeated cross-validation over the rows (slide, patient, `label`) of a cohort.
+    """Repeated cross-validation over the rows (slide, patient, `label`, and site where asked for) of a cohort.
 
     Each slide is in the test role once a repeat; of the rest, about the shares `select` and `calibrate` go to those
     roles. All slides of a patient have one role in a fold, and every class is spread as evenly as whole patients
-    allow. Returns the columns repeat, fold, slide, patient, role.
-    Raises CohortError where a class has fewer patients than folds.
+    allow. `by="sites"` keeps whole sites in the test role, `by="leave_one_site_out"` makes a fold of each site (select
+    and calibrate are dealt by patients). With `folds=1` the share `test` of the patients is one test set that no other
+    fold learns from. With `classes=False` the labels are groups to balance by, which need not reach every fold.
+    Returns the columns repeat, fold, slide, patient, role.
+    Raises CohortError where a class, or the cohort, has fewer patients than folds, or sites cannot be kept whole.
     """
-    _check_classes(frame, label, folds)
+    least = 2 if by != "patients" else folds
+    if classes:
+        _check_classes(frame, label, least)
+    elif (count := frame["patient"].nunique()) < max(2, least):
+        raise CohortError(f"too few patients for {folds} folds: {count}; lower split.folds")
+    sides = groups_of_sites(frame) if by != "patients" else None
     parts = []
     for repeat in range(repeats):
-        test = _deal(frame, label, folds, seed=seed + 1000 * repeat)
-        for fold in range(folds):
-            roles = np.full(len(frame), "fit", dtype=object)
-            roles[test == fold] = "test"
-            for role, share in (("select", select), ("calibrate", calibrate)):
-                rest = np.flatnonzero(roles == "fit")
-                if share > 0:
-                    # Never more parts than slides of the commonest class, in a cohort of a dozen.
-                    most = int(frame[label].iloc[rest].value_counts().max())
-                    ways = max(2, min(round(1 / share), most))
-                    dealt = _deal(frame.iloc[rest], label, ways, seed=seed + 1000 * repeat + fold + 1)
-                    roles[rest[dealt == 0]] = role
-            part = frame[["slide", "patient"]].copy()
-            part.insert(0, "repeat", repeat)
-            part.insert(1, "fold", fold)
-            part["role"] = roles
-            parts.append(part)
+        dealing = seed + 1000 * repeat
+        if sides is not None:
+            tests = deal_sites(frame, sides, label=label, ways=folds if by == "sites" else 0, seed=dealing)
+        elif folds == 1:
+            tests = [_deal(frame, label, max(2, round(1 / test)), seed=dealing) == 0]
+        else:
+            dealt = _deal(frame, label, folds, seed=dealing)
+            tests = [dealt == fold for fold in range(folds)]
+        for fold, tested in enumerate(tests):
+            roles = np.where(tested, "test", "fit").astype(object)
+            deal_rest(roles, frame, label=label, shares={"select": select, "calibrate": calibrate}, seed=dealing + fold)
+            parts.append(part_of(frame, roles, repeat=repeat, fold=fold))
     made = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
     return check_folds(made, slides=list(frame["slide"]), where="the folds made")
 
 
-def check_folds(folds: pd.DataFrame, *, slides: Sequence[str], where: str | Path) -> pd.DataFrame:
-    """Check a table of folds, ours or brought: columns, roles, known slides, no patient in two roles of a fold."""
+def deal_rest(roles: np.ndarray, frame: pd.DataFrame, *, label: str, shares: Mapping[str, float], seed: int) -> None:
+    """Give shares of the rows of the fit role to other roles, in place, patients whole."""
+    for role, share in shares.items():
+        rest = np.flatnonzero(roles == "fit")
+        if share <= 0 or frame["patient"].iloc[rest].nunique() < 2:
+            continue
+        # Never more parts than slides of the commonest class, in a cohort of a dozen.
+        most = int(frame[label].iloc[rest].value_counts().max())
+        ways = max(2, min(round(1 / share), most, frame["patient"].iloc[rest].nunique()))
+        dealt = _deal(frame.iloc[rest], label, ways, seed=seed + 1)
+        roles[rest[dealt == 0]] = role
+
+
+def part_of(frame: pd.DataFrame, roles: np.ndarray, *, repeat: int, fold: int) -> pd.DataFrame:
+    """Rows of the table of folds for one fold."""
+    part = frame[["slide", "patient"]].copy()
+    part.insert(0, "repeat", repeat)
+    part.insert(1, "fold", fold)
+    part["role"] = roles
+    return part
+
+
+def check_folds(
+    folds: pd.DataFrame, *, slides: Sequence[str], where: str | Path, patients: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Check a table of folds, ours or brought: columns, roles, known slides, no patient in two roles of a fold.
+
+    `patients`, by slide, is what the cohort says; a table that says otherwise would hide a patient on two sides.
+    Raises CohortError that names every fault.
+    """
     missing = [name for name in COLUMNS if name not in folds.columns]
     if missing:
         raise CohortError(f"{where} lacks the column(s) {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
+    for name in ("repeat", "fold"):
+        odd = [str(cell) for cell in folds[name] if not str(cell).strip().isdigit()]
+        if odd:
+            raise CohortError(f"{where}: {name} {odd[0]!r} is not a number from 0 on ({len(odd)} such rows)")
     folds = folds[list(COLUMNS)].astype({"repeat": int, "fold": int, "slide": str, "patient": str, "role": str})
     faults = [f"unknown role {role!r}{suggestion(role, ROLES)}" for role in sorted(set(folds["role"]) - set(ROLES))]
     unknown = sorted(set(folds["slide"]) - set(slides))
     if unknown:
-        faults.append(f"{len(unknown)} slide(s) that the cohort does not have, first {unknown[0]!r}")
+        faults.append(
+            f"{len(unknown)} slide(s) that the cohort does not have, first {unknown[0]!r} (those without a label or "
+            "outside split.where take no part)"
+        )
+    for slide, patient in dict.fromkeys(zip(folds["slide"], folds["patient"], strict=True)):
+        told = (patients or {}).get(slide, patient)
+        if told != patient:
+            faults.append(f"slide {slide!r} is of patient {told!r} in the cohort, not of {patient!r}")
     keys = ["repeat", "fold"]
     twice = folds[folds.duplicated([*keys, "slide"])]
-    if len(twice):
-        faults.append(f"slide {twice['slide'].iloc[0]!r} stands twice in fold {twice['fold'].iloc[0]}")
-    roles = folds.groupby([*keys, "patient"])["role"].nunique()
-    for repeat, fold, patient in roles[roles > 1].index[:5]:
-        faults.append(
-            f"patient {patient!r} is in {roles[(repeat, fold, patient)]} roles of repeat {repeat}, fold {fold}"
-        )
+    for repeat, fold, slide in zip(twice["repeat"], twice["fold"], twice["slide"], strict=True):
+        faults.append(f"slide {slide!r} stands twice in repeat {repeat}, fold {fold}")
+    roles = folds.groupby([*keys, "patient"])["role"].unique()
+    for (repeat, fold, patient), found in roles[roles.map(len) > 1].items():
+        both = " and ".join(sorted(found))
+        faults.append(f"patient {patient!r} is in {len(found)} roles of repeat {repeat}, fold {fold} ({both})")
     for (repeat, fold), group in folds.groupby(keys):
         lacking = [role for role in ("fit", "test") if role not in set(group["role"])]
         if lacking:
             faults.append(f"repeat {repeat}, fold {fold} has no slide in the role(s) {', '.join(lacking)}")
     if faults:
-        raise CohortError(f"{where}: " + "; ".join(faults))
+        more = f"; ... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+        raise CohortError(f"{where}: {len(faults)} fault(s): " + "; ".join(faults[:MOST_FAULTS]) + more)
     return folds
+
+
+def groups_of_sites(frame: pd.DataFrame) -> np.ndarray:
+    """A number a row: sites that share a patient are one group. CohortError for slides whose site is not known."""
+    lacking = list(frame["slide"][frame["site"] == ""]) if "site" in frame.columns else list(frame["slide"])
+    if lacking:
+        raise CohortError(
+            f"folds by sites need a site for every slide; {len(lacking)} have none (first {lacking[0]!r}): fill in the "
+            "column `site` of the cohort table"
+        )
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    sites, patients = (pd.factorize(frame[name])[0] for name in ("site", "patient"))
+    count = int(sites.max()) + 1 + int(patients.max()) + 1
+    edges = coo_matrix((np.ones(len(frame)), (sites, patients + sites.max() + 1)), shape=(count, count))
+    return np.asarray(connected_components(edges, directed=False)[1][sites])
+
+
+def deal_sites(frame: pd.DataFrame, sides: np.ndarray, *, label: str, ways: int, seed: int) -> list[np.ndarray]:
+    """Which rows are tested in each fold, sites whole; a fold each site where `ways` is 0.
+
+    CohortError, with the sites, where there are fewer than folds, or where a fold would have to learn without a class.
+    """
+    groups = np.unique(sides)
+    names = {group: "+".join(sorted(frame["site"][sides == group].unique())) for group in groups}
+    if len(groups) < max(2, ways):
+        raise CohortError(
+            f"{len(groups)} site(s) ({', '.join(names.values())}) are too few for {max(2, ways)} folds that keep sites "
+            "whole; lower split.folds, or split by patients"
+        )
+    dealt = sides if ways == 0 else _deal(frame.assign(patient=sides.astype(str)), label, ways, seed=seed)
+    tests = [dealt == number for number in np.unique(dealt)]
+    faults = []
+    for tested in tests:
+        gone = sorted(set(frame[label]) - set(frame[label][~tested]))
+        if gone:
+            where = ", ".join(names[group] for group in np.unique(sides[tested]))
+            faults.append(f"without {where} no slide of {', '.join(map(repr, gone))} is left to learn from")
+    if faults:
+        raise CohortError(f"sites cannot be kept whole for {label!r}: " + "; ".join(faults))
+    return tests
 
 
 def _check_classes(frame: pd.DataFrame, label: str, folds: int) -> None:

@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +95,7 @@ def read_cohort(
     label_of: str = "slide",
     classes: Sequence[str] = (),
     missing_labels: str = "fault",
+    further: Callable[[pd.DataFrame], list[str]] | None = None,
 ) -> Cohort:
     """Read and check a cohort; without a table, one row for each slide file found.
 
@@ -102,7 +103,7 @@ def read_cohort(
     the file with its name; with `slides="none"` no row has one. `labels` are the columns that must be there; a label
     outside `classes` (where given) is a fault. With `label_of="patient"`, two labels of one patient are a fault. A
     slide without a label is a fault unless `missing_labels="predict"`: then it takes no part in the folds and is
-    predicted by all of them.
+    predicted by all of them. `further` gives what else is wrong with the table.
     Raises CohortError that lists every fault with its row number.
     """
     faults: list[str] = []
@@ -129,6 +130,7 @@ def read_cohort(
     faults += _label_faults(frame, labels, label_of=label_of, classes=classes)
     if missing_labels == "fault":
         faults += _missing_labels(frame, labels)
+    faults += further(frame) if further else []
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:MAX_FAULTS_SHOWN])
         more = f"\n  ... and {len(faults) - MAX_FAULTS_SHOWN} more" if len(faults) > MAX_FAULTS_SHOWN else ""

@@ -1,4 +1,4 @@
-"""Numbers that can be believed: metrics, patient-bootstrap intervals, curves, baselines and localisation (no torch)."""
+"""Numbers that can be believed: metrics, patient-bootstrap intervals, curves, baselines, localisation (no torch)."""
 
 from __future__ import annotations
 
@@ -10,33 +10,130 @@ from wsi_mil.evaluation.baselines import (
     layout_statistics,
     out_of_fold_logistic,
 )
+from wsi_mil.evaluation.calibration import (
+    CALIBRATION_METRICS,
+    FEW_FOR_ECE,
+    DecisionCurve,
+    Reliability,
+    calibration_intercept,
+    calibration_slope,
+    decision_curve,
+    expected_calibration_error,
+    reliability,
+    wilson,
+)
+from wsi_mil.evaluation.calibrators import METHODS, Calibrator, Method, fit_calibrator, logit
+from wsi_mil.evaluation.comparison import (
+    Difference,
+    SeedSpread,
+    corrected_interval,
+    cramers_v,
+    delong,
+    holm,
+    paired_permutation,
+    seed_spread,
+)
+from wsi_mil.evaluation.conformal import (
+    Conformal,
+    coverage_band,
+    expected_band,
+    fit_conformal,
+    mean_size,
+    patients_covered,
+    patients_needed,
+)
 from wsi_mil.evaluation.curves import Curve, pr_curve, roc_curve
-from wsi_mil.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_difference
+from wsi_mil.evaluation.intervals import (
+    Interval,
+    Statistic,
+    bootstrap,
+    bootstrap_mean,
+    bootstrap_statistic,
+    paired_difference,
+)
+from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, share_found, shared_patients, signature
+from wsi_mil.evaluation.linear import out_of_fold_cox, out_of_fold_ridge
 from wsi_mil.evaluation.localisation import Localisation, centre_scores, localise, tile_ap, tile_auroc
-from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusion, score
+from wsi_mil.evaluation.measures import class_measures, grade_measures, label_measures, number_measures
+from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusion, find_metric, score
+from wsi_mil.evaluation.survival import SurvivalCurve, kaplan_meier, log_rank, survival_measures
+from wsi_mil.evaluation.thresholds import RULES, Rule, at_decision, choose_threshold
 
 __all__ = [
-    "LOWER_IS_BETTER",
-    "METRICS",
     "Baseline",
+    "CALIBRATION_METRICS",
+    "Calibrator",
+    "Conformal",
     "Curve",
+    "DecisionCurve",
+    "Difference",
+    "FEW_FOR_ECE",
     "Fold",
     "Interval",
+    "LOWER_IS_BETTER",
     "LinearModel",
     "Localisation",
+    "METHODS",
+    "METRICS",
+    "Method",
     "Metric",
+    "RULES",
+    "Reliability",
+    "Rule",
+    "SAME_BAG",
+    "SeedSpread",
+    "Signature",
+    "Statistic",
+    "SurvivalCurve",
+    "at_decision",
     "bag_statistics",
     "bootstrap",
     "bootstrap_mean",
+    "bootstrap_statistic",
+    "calibration_intercept",
+    "calibration_slope",
     "centre_scores",
+    "choose_threshold",
+    "class_measures",
     "confusion",
+    "corrected_interval",
+    "coverage_band",
+    "cramers_v",
+    "decision_curve",
+    "delong",
+    "expected_band",
+    "expected_calibration_error",
+    "find_metric",
+    "fit_calibrator",
+    "fit_conformal",
+    "grade_measures",
+    "holm",
+    "kaplan_meier",
+    "label_measures",
     "layout_statistics",
     "localise",
+    "log_rank",
+    "logit",
+    "mean_size",
+    "near_pairs",
+    "number_measures",
+    "out_of_fold_cox",
     "out_of_fold_logistic",
+    "out_of_fold_ridge",
     "paired_difference",
+    "paired_permutation",
+    "patients_covered",
+    "patients_needed",
     "pr_curve",
+    "reliability",
     "roc_curve",
     "score",
+    "seed_spread",
+    "share_found",
+    "shared_patients",
+    "signature",
+    "survival_measures",
     "tile_ap",
     "tile_auroc",
+    "wilson",
 ]

@@ -14,6 +14,9 @@ from wsi_mil.evaluation.metrics import Draws, Metric, Probabilities, Truth, Valu
 DRAWS = 1000
 """Enough for the second digit of a 95 % interval."""
 
+Statistic = Callable[[Draws], Values]
+"""A number of some cases as a function of how often each is there, for several resamples at once."""
+
 _CHUNK = 1 << 22
 """Weights held at once, 32 MiB; whatever it is, the draws are the same."""
 
@@ -99,6 +102,13 @@ def bootstrap_mean(
     return _interval(mean, patients, draws=draws, seed=seed, level=level)
 
 
+def bootstrap_statistic(
+    statistic: Statistic, patients: Sequence[str], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Interval of any number of the cases whose patients are given."""
+    return _interval(statistic, patients, draws=draws, seed=seed, level=level)
+
+
 def patient_weights(
     patients: Sequence[str], *, draws: int, random: np.random.Generator
 ) -> Float64[np.ndarray, "draw case"]:
@@ -108,9 +118,7 @@ def patient_weights(
     return random.multinomial(count, np.full(count, 1 / count), size=draws)[:, index].astype(np.float64)
 
 
-def _interval(
-    statistic: Callable[[Draws], Values], patients: Sequence[str], *, draws: int, seed: int, level: float
-) -> Interval:
+def _interval(statistic: Statistic, patients: Sequence[str], *, draws: int, seed: int, level: float) -> Interval:
     cases = len(patients)
     value = float(statistic(np.ones((1, cases)))[0])
     values: Shaped[np.ndarray, "draw"] = np.zeros(0)

@@ -129,7 +129,7 @@ METRICS: dict[str, Metric] = {
     "brier": brier,
     "log_loss": log_loss,
 }
-LOWER_IS_BETTER = frozenset({"brier", "log_loss"})
+LOWER_IS_BETTER = frozenset({"brier", "log_loss", "mae", "rmse", "grade_mae", "mean_brier", "integrated_brier"})
 
 
 def find_metric(name: str | Metric) -> Metric:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
+from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.graph import SquareConvolution, squares
 from wsi_mil.models.layers import TileNorm, segment_mean, segment_softmax, segment_sum, segments, weighted_sum
 
@@ -58,7 +59,7 @@ class CRAL(Aggregator):
         self.second, self.second_norm = SquareConvolution(width, width), TileNorm(width)
         self.masks = nn.Linear(width, n_out)
         self.beta = nn.Parameter(torch.ones(1))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Parameter(torch.empty(n_out, hidden))
         self.bias = nn.Parameter(torch.zeros(n_out))
         nn.init.uniform_(self.head, -(hidden**-0.5), hidden**-0.5)

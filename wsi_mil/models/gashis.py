@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
+from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.graph import SquareConvolution, squares
 from wsi_mil.models.layers import Projection, segment_softmax, segment_sum, segments
 
@@ -56,7 +57,7 @@ class GasHis(Aggregator):
         self.wide = nn.ModuleList(_GlobalLayer(hidden, heads=heads, reach=reach) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden)
         self.near = _LocalStream(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(2 * hidden, n_out)
 
     def pool(

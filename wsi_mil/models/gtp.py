@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
+from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.graph import cut_losses, neighbour_edges, neighbour_sum
 from wsi_mil.models.layers import TileNorm, segments
 from wsi_mil.models.transformer import Block
@@ -60,7 +61,7 @@ class GTP(Aggregator):
         self.embedding_dim, self.mean_tokens = hidden, mean_tokens
         self.graph = nn.Linear(dim, hidden, bias=False)  # it would cancel in the norm
         self.norm = TileNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.assign = nn.Linear(hidden, clusters)
         self.start = nn.Parameter(torch.zeros(1, 1, hidden))
         self.blocks = nn.ModuleList(Block(hidden, heads=heads) for _ in range(depth))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_mil.models.aggregator import Pooled
+from wsi_mil.models.dropout import Dropout
 
 
 class Segments(NamedTuple):
@@ -93,7 +94,7 @@ class Projection(nn.Module):
     def __init__(self, dim: int, hidden: int, *, dropout: float) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Float[Tensor, "tile dim"]) -> Float[Tensor, "tile hidden"]:
         """Project each tile."""
@@ -127,7 +128,7 @@ class Attention(nn.Module):
         super().__init__()
         self.value = nn.Linear(hidden, width)
         self.gate = nn.Linear(hidden, width) if gated else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.score = nn.Linear(width, queries, bias=False)
 
     def forward(self, tiles: Float[Tensor, "tile hidden"]) -> Float[Tensor, "tile query"]:

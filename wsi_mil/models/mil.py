@@ -42,6 +42,9 @@ A rare feature or an odd tile (pen, fold) lies tens of spreads out and would tak
 brought the log loss of small cohorts down (MUSK1 .34 to .30 in ten folds) and touches hardly any other tile.
 """
 
+BLOCK_TILES = 1024
+"""Tiles standardised at a time on a CPU."""
+
 _TOLD = ("weights", "exact_contributions", "spatial", "use", "paper", "cost")
 
 MODELS: dict[str, type[Aggregator]] = {
@@ -123,6 +126,22 @@ class MIL(Aggregator):
         self.feature_scale.copy_(scale)
         self.feature_limit.fill_(LIMIT)
 
+    def _standardised(self, features: Float[Tensor, "tile dim"]) -> Float[Tensor, "tile dim"]:
+        """(features - mean) / scale, cut at the limit, in float32.
+
+        On a CPU in blocks that stay in its cache: with 1,024 numbers a tile each pass through memory costs as much as
+        the attention.
+        """
+        per = 1 / self.feature_scale
+        if features.device.type != "cpu" or features.requires_grad:
+            return features.sub(self.feature_mean).mul_(per).clamp_(-self.feature_limit, self.feature_limit)
+        start, limit = -self.feature_mean * per, float(self.feature_limit)
+        out = torch.empty(features.shape, dtype=per.dtype)
+        for first in range(0, len(features), BLOCK_TILES):
+            block = out[first : first + BLOCK_TILES].copy_(features[first : first + BLOCK_TILES])
+            torch.addcmul(start, block, per, out=block).clamp_(-limit, limit)
+        return out
+
     def at(self, progress: float) -> None:
         """Pass on what share of the training is done."""
         self.aggregator.at(progress)
@@ -135,10 +154,7 @@ class MIL(Aggregator):
         clinical: Clinical | None = None,
     ) -> Pooled:
         """Read bags up to their logits."""
-        # in place after the first: with 1,024 numbers a tile each further copy costs as much as the attention
-        features = features.sub(self.feature_mean).mul_(1 / self.feature_scale)
-        features = features.clamp_(-self.feature_limit, self.feature_limit)
-        pooled = self.aggregator.pool(features, cells, offsets, clinical)
+        pooled = self.aggregator.pool(self._standardised(features), cells, offsets, clinical)
         if self.head is None:
             return pooled
         pooled = pooled._replace(logits=self.head(pooled.embedding))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
+from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.layers import Projection, attention_pooled, segments
 from wsi_mil.models.transformer import MaskedBlock
 
@@ -86,7 +87,7 @@ class _MILHead(nn.Module):
             nn.Linear(hidden, width),
             nn.LayerNorm(width),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(width, 1, bias=False),
         )
         self.out = nn.Linear(hidden, n_out)

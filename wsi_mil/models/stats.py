@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
+from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.layers import Segments, segment_max, segment_mean, segments
 
 _KNOWN = ("mean", "sd", "min", "max")
@@ -40,7 +41,7 @@ class BagStatistics(Aggregator):
         self.statistics = tuple(statistics)
         self.queries = tuple(f"class {number}" for number in range(n_out))
         self.embedding_dim = dim * len(self.statistics)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(self.embedding_dim, n_out)
 
     def pool(

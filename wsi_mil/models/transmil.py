@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
+from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.layers import Projection, segments
 
 _ITERATIONS = 6
@@ -132,7 +133,7 @@ class Nystrom(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.inward = nn.Linear(hidden, 3 * hidden, bias=False)
         self.outward = nn.Linear(hidden, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.residual = nn.Conv1d(heads, heads, 33, padding=16, groups=heads, bias=False)
 
     def forward(self, tokens: Float[Tensor, "token hidden"]) -> Float[Tensor, "token hidden"]:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from wsi_mil.report.html import TableView as TableView
     from wsi_mil.report.html import interval_text as interval_text
     from wsi_mil.report.html import page as page
+    from wsi_mil.report.outcomes import scatter_figure as scatter_figure
+    from wsi_mil.report.outcomes import survival_figure as survival_figure
+    from wsi_mil.report.reliability import Bins as Bins
+    from wsi_mil.report.reliability import benefit_figure as benefit_figure
+    from wsi_mil.report.reliability import reliability_figure as reliability_figure
 
 _PLACES = {
     "Curve": "figures",
@@ -26,6 +31,8 @@ _PLACES = {
     "history_figure": "figures",
     "interval_figure": "figures",
     "score_figure": "figures",
+    "scatter_figure": "outcomes",
+    "survival_figure": "outcomes",
     "Figure": "html",
     "Headline": "html",
     "Part": "html",
@@ -33,6 +40,9 @@ _PLACES = {
     "TableView": "html",
     "interval_text": "html",
     "page": "html",
+    "Bins": "reliability",
+    "benefit_figure": "reliability",
+    "reliability_figure": "reliability",
 }
 
 __all__ = sorted(_PLACES)

@@ -52,7 +52,7 @@ def curve_figure(
 ) -> str:
     """ROC or precision-recall curves in the unit square, with bands; a dotted line marks chance."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(3.6, 3.5)
+        figure, axes = new_figure(3.6, 3.5)
         if diagonal:
             axes.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1, label=diagonal)
         if chance is not None:
@@ -65,14 +65,14 @@ def curve_figure(
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y, title=title)
         axes.set_aspect("equal")
         axes.legend(loc="lower right" if diagonal else "lower left", frameon=False, fontsize=8)
-        return _svg(figure, title)
+        return drawn(figure, title)
 
 
 def confusion_figure(counts: Int[np.ndarray, "true predicted"], classes: Sequence[str], *, title: str) -> str:
     """Counts of true against predicted classes, shaded by share of the true class."""
     with matplotlib.rc_context(STYLE):
         side = 1.9 + 0.55 * len(classes)
-        figure, axes = _figure(side + 0.4, side)
+        figure, axes = new_figure(side + 0.4, side)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(counts.shape):
@@ -84,13 +84,13 @@ def confusion_figure(counts: Int[np.ndarray, "true predicted"], classes: Sequenc
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set(xlabel="predicted", ylabel="true", title=title)
-        return _svg(figure, title)
+        return drawn(figure, title)
 
 
 def interval_figure(rows: Mapping[str, tuple[float, float, float]], *, title: str, chance: float | None = 0.5) -> str:
     """A value and its interval a row (value, low, high): the model first, its baselines below."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(5.2, 0.85 + 0.34 * len(rows))
+        figure, axes = new_figure(5.2, 0.85 + 0.34 * len(rows))
         for number, (value, low, high) in enumerate(rows.values()):
             colour = COLOURS[0] if number == 0 else MUTED
             axes.plot([low, high], [number, number], color=colour, linewidth=2.2, solid_capstyle="round")
@@ -105,7 +105,7 @@ def interval_figure(rows: Mapping[str, tuple[float, float, float]], *, title: st
         axes.grid(axis="x", color=GRID)
         axes.set_axisbelow(True)
         axes.set(title=title)
-        return _svg(figure, title)
+        return drawn(figure, title)
 
 
 def score_figure(
@@ -113,7 +113,7 @@ def score_figure(
 ) -> str:
     """Each slide as a dot at its predicted probability, one line a class."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(5.2, 0.9 + 0.55 * len(classes))
+        figure, axes = new_figure(5.2, 0.9 + 0.55 * len(classes))
         scatter = np.random.default_rng(0).uniform(-0.22, 0.22, len(scores))
         for number, name in enumerate(classes):
             here = np.array([label == name for label in labels], dtype=bool)
@@ -122,21 +122,21 @@ def score_figure(
         axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel=x, title=title)
         axes.grid(axis="x", color=GRID)
         axes.set_axisbelow(True)
-        return _svg(figure, title)
+        return drawn(figure, title)
 
 
 def history_figure(histories: Mapping[str, Mapping[str, Sequence[float]]], *, chosen: Mapping[str, int]) -> str:
     """Training and selection loss by epoch, one thin line a fold, the chosen epoch marked."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(5.2, 3.0)
-        drawn: set[str] = set()
+        figure, axes = new_figure(5.2, 3.0)
+        labelled: set[str] = set()
         for name, history in histories.items():
             for number, part in enumerate(("fit_loss", "select_loss")):
                 values = np.array(history.get(part, ()), dtype=float)
                 if not len(values) or np.isnan(values).all():
                     continue
-                label = {"fit_loss": "fit", "select_loss": "select"}[part] if part not in drawn else None
-                drawn.add(part)
+                label = {"fit_loss": "fit", "select_loss": "select"}[part] if part not in labelled else None
+                labelled.add(part)
                 axes.plot(
                     np.arange(1, len(values) + 1), values, color=COLOURS[number], linewidth=1, alpha=0.6, label=label
                 )
@@ -146,17 +146,19 @@ def history_figure(histories: Mapping[str, Mapping[str, Sequence[float]]], *, ch
         axes.set(xlabel="epoch", ylabel="loss", title="Training, one line a fold; dots mark the chosen epochs")
         axes.set_ylim(bottom=0)
         axes.grid(color=GRID)
-        if drawn:
+        if labelled:
             axes.legend(frameon=False)
-        return _svg(figure, "training curves")
+        return drawn(figure, "training curves")
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float) -> tuple[Figure, Any]:
+    """An empty figure of some inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def drawn(figure: Figure, title: str) -> str:
+    """The figure as SVG text."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Title": title})
     text = out.getvalue()

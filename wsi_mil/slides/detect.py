@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -52,12 +53,14 @@ def open_slide(
     id: str | None = None,
     reader: str | None = None,
     shrink: bool = False,
+    memory_map: bool = False,
 ) -> Slide:
     """Open a slide with the first reader that can.
 
     `mpp` (micrometres per level-0 pixel, one number or x and y) wins over what the file says, and `mpp_source` tells
     who said so. `id` defaults to the file's name without its suffix; `reader` forces a row of READERS. `shrink` lets
-    the JPEG decoder make coarser levels of a TIFF (see TiffReader); other readers take no notice.
+    the JPEG decoder make coarser levels of a TIFF, and `memory_map` maps the file of a TIFF (see TiffReader); other
+    readers take no notice.
     Raises SlideError with one sentence on what the file is and why each reader refused.
     """
     if is_url(path):
@@ -68,7 +71,8 @@ def open_slide(
     name = slide_id(path) if id is None else id
     reasons = []
     keys = [reader] if reader else list(READERS)
-    for key, found in _attempts(path, name, _pair(mpp, name), mpp_source, keys, shrink=shrink):
+    tiff = partial(TiffReader, shrink=shrink, memory_map=memory_map)
+    for key, found in _attempts(path, name, _pair(mpp, name), mpp_source, keys, tiff=tiff):
         if isinstance(found, Slide):
             _warn_of_contradiction(found)
             return found
@@ -93,7 +97,7 @@ def _attempts(
     mpp_source: MppSource,
     readers: list[str],
     *,
-    shrink: bool = False,
+    tiff: Callable[..., Slide] = TiffReader,
 ) -> Iterator[tuple[str, Slide | str]]:
     """Each reader's slide or refusal, one after the other."""
     check_file(path)
@@ -101,10 +105,8 @@ def _attempts(
         raise SlideError(f"slide file {path} cannot be opened: {closed}")
     for key in readers:
         try:
-            if shrink and READERS[key] is TiffReader:
-                yield key, TiffReader(path, id=name, mpp=mpp, mpp_source=mpp_source, shrink=True)
-            else:
-                yield key, READERS[key](path, id=name, mpp=mpp, mpp_source=mpp_source)
+            reader = tiff if READERS[key] is TiffReader else READERS[key]
+            yield key, reader(path, id=name, mpp=mpp, mpp_source=mpp_source)
         except SlideError as error:
             yield key, str(error)
 

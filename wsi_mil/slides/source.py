@@ -1,8 +1,9 @@
-"""Where the bytes of a slide lie: a local file read by place, or a remote object read by ranges."""
+"""Where the bytes of a slide lie: a local file read by place or mapped, or a remote object read by ranges."""
 
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -74,6 +75,52 @@ class LocalSource(Source):
 
 
 @final
+class MappedSource(Source):
+    """A local file mapped into memory: what other processes or an earlier run have read is shared, without a call.
+
+    For files on a disk of this machine. A map whose file is cut short, or whose disk fails, kills the process, where
+    LocalSource raises; cutting is looked for before each read, a failing disk cannot be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            self._descriptor = os.dup(file.fileno())
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else None
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset`; fewer at the end of the file."""
+        if self._descriptor < 0:
+            raise SlideError(f"slide file {self._path} was closed: open it again to read")
+        if os.fstat(self._descriptor).st_size < self.size:
+            raise SlideError(f"slide file {self._path} was cut short while it was open: copy it again")
+        return self._map[offset : offset + count] if self._map is not None and offset >= 0 else b""
+
+    def expect(self, offset: int, count: int) -> None:
+        """Ask the system to bring these pages in."""
+        start = max(0, offset - offset % mmap.PAGESIZE)
+        if self._map is not None and hasattr(self._map, "madvise") and start < min(offset + count, self.size):
+            self._map.madvise(mmap.MADV_WILLNEED, start, min(offset + count, self.size) - start)
+
+    def close(self) -> None:
+        """Let go of the map and the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        mapped, self._map = self._map, None
+        if mapped is not None:
+            mapped.close()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedSource, (self._path,)
+
+
+@final
 class RemoteSource(Source):
     """An object behind a URL (https://, s3:// ...), fetched in blocks of a megabyte that are kept for a while."""
 
@@ -129,6 +176,13 @@ class RemoteSource(Source):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteSource, (self._url,)
+
+
+def source_of(path: Path | str, *, memory_map: bool = False) -> Source:
+    """The bytes of a file or of what lies behind a URL; a URL is never mapped."""
+    if is_url(path):
+        return RemoteSource(str(path))
+    return MappedSource(Path(path)) if memory_map else LocalSource(Path(path))
 
 
 def is_url(path: str | Path) -> bool:

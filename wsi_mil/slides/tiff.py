@@ -17,7 +17,7 @@ from wsi_mil.slides.fingerprint import fingerprint_of
 from wsi_mil.slides.orientation import AXES_SWAPPED, TURNS, UPRIGHT, stored_box, upright
 from wsi_mil.slides.slide import WHITE, MppSource, Slide, SlideInfo
 from wsi_mil.slides.sniff import tiff_head
-from wsi_mil.slides.source import LocalSource, RemoteSource, Source, as_file, is_url
+from wsi_mil.slides.source import Source, as_file, is_url, source_of
 from wsi_mil.slides.tiff_layout import Layout, Plane, shrunk
 from wsi_mil.slides.tile_cache import TileCache
 from wsi_mil.slides.tile_codecs import JPEG
@@ -35,7 +35,8 @@ class TiffReader(Slide):
 
     The same pixels as OpenSlide gives, to the bit for JPEG and JPEG 2000, but that an orientation tag is applied, and
     that a level is placed by whole pixels. `shrink` adds levels of 1/2, 1/4 and 1/8 of level 0 that the JPEG decoder
-    makes: faster, and different from resampled pixels by a few grey levels (docs/slides.md).
+    makes: faster, and different from resampled pixels by a few grey levels (docs/slides.md). `memory_map` maps a local
+    file instead of reading it by place.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class TiffReader(Slide):
         mpp: tuple[float, float] | None,
         mpp_source: MppSource,
         shrink: bool = False,
+        memory_map: bool = False,
     ) -> None:
         """Open a file or a URL; raises SlideError with the reason for a refusal."""
         if not is_url(path) and Path(path).is_dir():
             raise SlideError("it is a folder")
-        self._source: Source = RemoteSource(str(path)) if is_url(path) else LocalSource(Path(path))
+        self._source = source_of(path, memory_map=memory_map)
         try:
             layout, orientation = _structure(self._source)
         except BaseException:

@@ -34,14 +34,14 @@ class TileBatch:
 
 
 def read_tiles(
-    slide: Slide, grid: TileGrid, *, batch_size: int, threads: int, ahead: int = 2, reuse: bool = False
+    slide: Slide, grid: TileGrid, *, batch_size: int, threads: int, ahead: int = 2, reuse: int | None = None
 ) -> Iterator[TileBatch]:
     """The tiles of a grid as batches, read by `threads` threads up to `ahead` batches in advance.
 
     Each tile that the slide's file stores is decoded once for all the grid's tiles that it touches. The order is the
     file's where the reader knows how that is stored (`reading_order`), else the grid's. Memory is bounded by
-    ahead + 1 batches and the reader's cache, whatever the slide's size; with `reuse` the arrays are used again, and a
-    batch is valid until the next one is asked for.
+    ahead + 1 batches and the reader's cache, whatever the slide's size. With `reuse` the arrays are used again: a batch
+    is valid until so many more are given and then the next is asked for (0: until the next is asked for).
     A damaged tile is marked UNREADABLE and the others go on; if all of them are, the slide is, and SlideError is raised
     at the end with the first reason. Raises ScaleError before any read.
     """
@@ -49,6 +49,7 @@ def read_tiles(
     order = reading_order(slide, grid)
     starts = iter(range(0, len(grid), batch_size))
     arrays: deque[UInt8[np.ndarray, "tile size size 3"]] = deque()
+    given: deque[UInt8[np.ndarray, "tile size size 3"]] = deque()
     unreadable, reason = 0, ""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="wsi-mil-read")
     try:
@@ -65,8 +66,10 @@ def read_tiles(
             unreadable += len(faults)
             reason = reason or (faults[0] if faults else "")
             yield batch
-            if reuse and batch.pixels.base is not None:
-                arrays.append(batch.pixels.base)
+            if reuse is not None and batch.pixels.base is not None:
+                given.append(batch.pixels.base)
+                if len(given) > reuse:
+                    arrays.append(given.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     if len(grid) and unreadable == len(grid):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.stages.comparing import compare_studies as compare_studies
     from wsi_mil.stages.exchange import Exchanged as Exchanged
     from wsi_mil.stages.exchange import Help as Help
     from wsi_mil.stages.exchange import embed_slides as embed_slides
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from wsi_mil.stages.study import Study as Study
     from wsi_mil.stages.study import load_study as load_study
     from wsi_mil.stages.study import study_of_model as study_of_model
+    from wsi_mil.stages.validation import validate_study as validate_study
     from wsi_mil.stages.work import Work as Work
 
 STAGES = {
@@ -29,12 +31,15 @@ STAGES = {
     "split": "Deal the patients into folds: fit, select, calibrate and test.",
     "train": "Train one model for each fold and seed.",
     "predict": "Predict every slide and patient with models that never saw them.",
+    "calibrate": "Calibrate the predictions and decide, on patients of their own.",
     "heatmap": "Draw, for each slide, the scores behind its prediction.",
     "report": "Gather the study on one page.",
 }
 """Every stage in the order they run, with the first line of its docstring (held to it by a test)."""
 
 _PLACES = {
+    "validate_study": "validation",
+    "compare_studies": "comparing",
     "Exchanged": "exchange",
     "Help": "exchange",
     "embed_slides": "exchange",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_mil.bags import Bag
 from wsi_mil.errors import TaskError
 from wsi_mil.evaluation import Baseline, Fold, bag_statistics, layout_statistics, out_of_fold_logistic
+from wsi_mil.stages.record_baselines import RECORD, SITE, record_baselines
 from wsi_mil.stages.train import read_folds
 from wsi_mil.tissue import COLOURS
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
 
 BASELINES = {
+    SITE: "logistic regression on the site: nothing of the slide is looked at",
+    RECORD: "logistic regression on cohort.clinical, encoded on the fit role: nothing of the slide is looked at",
     "layout of the tiles": "count, mean, spread and range of their places: no pixel is looked at",
     "mean colour": "logistic regression on the mean red, green and blue of a slide's tiles",
     "colour mean and spread": "logistic regression on each tile's RGB mean and standard deviation, averaged over tiles",
@@ -82,7 +85,7 @@ def run_baselines(
             found[name] = out_of_fold_logistic(matrix, truth, folds)
         except TaskError:
             continue
-    return found
+    return record_baselines(slides, truth, folds, work) | found
 
 
 def colour_scores(baseline: Baseline, numbers: SlideNumbers, folds: list[int]) -> NDArray[np.float64]:

@@ -60,14 +60,16 @@ class Evaluation:
 def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | None:
     """Evaluate the cross-validated predictions; None where no labelled slide is predicted."""
     folder = work.stage("predict").folder(work)
-    slides = _read(folder / "slides.csv")
+    slides = read_predicted(folder / "slides.csv")
     known = slides[(slides["part"] == "cross-validation") & (slides["status"] == "predicted") & (slides["label"] != "")]
     if known.empty or work.study.predict.models is not None:
         return None
+    if work.study.model.bag_of == "patient":
+        known = known.drop_duplicates("patient")  # all slides of a patient have one answer
     scored = _scored(known, "slide", draws)
     patients = None
     if (folder / "patients.csv").exists():
-        table = _read(folder / "patients.csv")
+        table = read_predicted(folder / "patients.csv")
         patients = _scored(table[(table["label"] != "") & table["patient"].isin(known["patient"])], "patient", draws)
     paths, _ = bags_of(work, slides["slide"][slides["status"] == "predicted"])
     numbers = {slide: numbers_of(read_bag(path)) for slide, path in paths.items()}
@@ -81,16 +83,17 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
         differences[name] = paired_difference(
             "auroc", scored.truth, scored.probabilities, probabilities, scored.patients, draws=draws
         )
-    localisation = {} if truth is None else _localise(work, slides, numbers, baselines, truth)
+    localisation = {} if truth is None else localise_maps(work, slides, numbers, baselines, truth)
     return Evaluation(scored, patients, intervals, differences, _seeds(folder, known, scored), localisation)
 
 
 def read_slides(work: Work) -> pd.DataFrame:
     """slides.csv of the predict stage."""
-    return _read(work.stage("predict").folder(work) / "slides.csv")
+    return read_predicted(work.stage("predict").folder(work) / "slides.csv")
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_predicted(path: Path) -> pd.DataFrame:
+    """A table of the predict stage."""
     # In the columns of numbers an empty cell is a slide without a prediction; everywhere else it is a word.
     columns = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
     numbers = {name: [""] for name in columns if name.startswith("p_") or name == "disagreement"}
@@ -128,7 +131,7 @@ def _seeds(folder: Path, known: pd.DataFrame, scored: Scored) -> dict[str, float
     return found
 
 
-def _localise(
+def localise_maps(
     work: Work, slides: pd.DataFrame, numbers: dict[str, SlideNumbers], baselines: dict[str, Any], truth: Truth
 ) -> dict[str, dict[str, Localisation]]:
     """Per-slide tile AUROC of each channel of the maps, beside scores that know less."""

@@ -116,8 +116,9 @@ class Extract(Stage):
                 quality=MEASURES,
             )
             with writer:
-                batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers)
                 hands = self.hands(encoder, work)
+                # `hands` batches are still being encoded when the next is asked for.
+                batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers, reuse=hands)
                 for done in encode_batches(clock.waits(batches), encoder, writer, rows, stain, clock, hands=hands):
                     tick(done, len(grid))
                 facts = self._judge(writer, rows.per_tile)

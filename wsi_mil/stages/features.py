@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_mil.bags import Bag, BagHeader, beside, cells, read_bag, read_header
+from wsi_mil.bags import Bag, BagHeader, Draw, StoredBag, beside, cells, read_bag, read_header
 from wsi_mil.errors import BagError, EmptyItem, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger
@@ -18,18 +18,36 @@ from wsi_mil.stages.work import Work
 
 
 class BagFiles:
-    """Bags on disk, by number."""
+    """Bags on disk, by number. Of a bag of one encoder and one scale only the rows that are asked for are read."""
 
     def __init__(self, paths: Sequence[Path], *, beside: Sequence[str] = ()) -> None:
         """`beside` names further encoders, as `read_whole` takes them."""
         self._paths, self._beside = paths, beside
+        self._stored: dict[int, StoredBag | None] = {}
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def load(self, index: int) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-        """Features [tile dim] and cells [tile 2] of the usable tiles of one bag."""
-        return usable(read_whole(self._paths[index], self._beside))
+    def load(self, index: int, draw: Draw | None = None) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+        """Features [tile dim] and cells [tile 2] of the usable tiles of one bag, or of those that `draw` picks."""
+        if index not in self._stored:
+            self._stored[index] = self._plain(index)
+        stored = self._stored[index]
+        if stored is not None:
+            return stored.read(draw)
+        features, places = usable(read_whole(self._paths[index], self._beside))
+        rows = draw(len(features)) if draw else None
+        return (features, places) if rows is None else (features[rows], places[rows])
+
+    def _plain(self, index: int) -> StoredBag | None:
+        """Where the rows of a bag lie; None where features of several encoders or scales have to be put together."""
+        bag = read_bag(self._paths[index], rows=np.zeros(0, np.int64))
+        if self._beside or bag.scales:
+            return None
+        stored = StoredBag.of(self._paths[index])
+        if not len(stored):
+            raise EmptyItem(f"not one tile of slide {bag.slide.id!r} could be read and is of a quality to be used")
+        return stored
 
 
 def read_whole(path: Path, encoders: Sequence[str]) -> Bag:

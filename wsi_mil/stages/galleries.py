@@ -26,7 +26,8 @@ def heatmaps(work: Work, count: int) -> Part:
         path = folder / row["slide"] / f"{row['slide']}.png"
         if path.exists():
             label = f", labelled {row['label']}" if row["label"] else ""
-            caption = f"{row['slide']}: predicted {row['predicted']} ({row['certainty']:.2f}){label}"
+            sure = f" ({row['certainty']:.2f})" if work.study.task.kind == "classification" else ""
+            caption = f"{row['slide']}: predicted {row['predicted']}{sure}{label}"
             pictures.append(Picture(_jpeg(path.read_bytes(), 760), caption))
     text = f"The most certain predictions first, then errors. All maps lie in {folder.relative_to(work.root)}/."
     return Part("Heatmaps", text, pictures=pictures)
@@ -73,6 +74,11 @@ def cohort(work: Work) -> Part:
         flow.append([name, *(str(kinds.get(kind, 0)) for kind in ("made", "empty", "failed", "not run"))])
     tables = [TableView(["stage", "made", "empty", "failed", "not run"], flow, caption="Slides through the stages")]
     label = work.study.task.label
+    if work.study.task.kind != "classification" and work.study.task.columns:
+        # numbers and times have no counts of their own: what folds are balanced by is told in their place
+        label = "balanced by"
+        rows = work.labelled()
+        frame = frame.set_index("slide").loc[rows["slide"]].reset_index().assign(**{label: rows["label"].to_numpy()})
     if label:
         counts = frame.groupby([label, "site"]).agg(slides=("slide", "size"), patients=("patient", "nunique"))
         rows = [[str(cell) or "–" for cell in row] for row in counts.reset_index().itertuples(index=False)]
@@ -118,18 +124,21 @@ def quality(work: Work, count: int) -> Part:
 def _predictions(work: Work) -> pd.DataFrame:
     slides = read_slides(work)
     answers = [name for name in slides.columns if name.startswith("p_")]
-    return slides.assign(certainty=slides[answers].max(axis=1))
+    if work.study.task.kind == "classification":
+        wrong = (slides["label"] != "") & (slides["label"] != slides["predicted"])
+        return slides.assign(certainty=slides[answers].max(axis=1), wrong=wrong, group=slides["predicted"])
+    # Of numbers and risks the farthest from the middle, on either side in turn; none is right or wrong.
+    far = slides[answers[-1]] - slides[answers[-1]].median()
+    return slides.assign(certainty=far.abs(), wrong=False, group=(far > 0).map({True: "high", False: "low"}))
 
 
 def _interesting(slides: pd.DataFrame, count: int) -> list[dict[str, Any]]:
     """Certain and right of each class in turn, then the most certain errors (a quarter), then the rest."""
     known = slides[slides["status"] == "predicted"].sort_values("certainty", ascending=False)
-    wrong = known[(known["label"] != "") & (known["label"] != known["predicted"])].head(max(1, count // 4))
+    wrong = known[known["wrong"].astype(bool)].head(max(1, count // 4))
     right = known[~known["slide"].isin(wrong["slide"])]
-    turn = right.groupby("predicted").cumcount()
-    chosen = (
-        right.assign(turn=turn).sort_values(["turn", "predicted"], ascending=[True, False]).head(count - len(wrong))
-    )
+    turn = right.groupby("group").cumcount()
+    chosen = right.assign(turn=turn).sort_values(["turn", "group"], ascending=[True, False]).head(count - len(wrong))
     return [
         {str(key): value for key, value in row.items()} for _, row in pd.concat([chosen, wrong]).head(count).iterrows()
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from wsi_mil import files, training
+from wsi_mil import files, tasks, training
 from wsi_mil.bags import Bag, BagHeader
 from wsi_mil.errors import EmptyItem, StageError
 from wsi_mil.heatmaps import Heatmap, heatmap_to_hdf5, overlay
@@ -24,6 +24,7 @@ from wsi_mil.stages.trained import (
     TrainedModel,
     answer,
     hashes,
+    load,
     read_checked_bag,
     read_predictions,
     speakers,
@@ -45,7 +46,8 @@ class HeatmapStage(Stage):
     """What the picture shows. contribution: what each tile adds to the class, where the model tells it exactly;
     attention: how much the model looked at it, which is no explanation."""
     of: str = ""
-    """Class that is shown; empty takes the positive one of two, and of more the predicted one."""
+    """Answer that is shown (a class, or another column of the predictions without its p_); empty takes the positive of
+    two classes, of more the predicted one, and of other questions what raises the number, the grade or the risk."""
     scale: Literal["auto", "rank", "range", "signed"] = "auto"
     """How scores become colours; auto: signed for contributions, rank for attention and for several models."""
     alpha: float = Field(default=0.6, ge=0, le=1)
@@ -94,8 +96,8 @@ class HeatmapStage(Stage):
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """One raw artefact a model, their mean rank where there are several, and the exports that were asked for."""
         bag, rows = read_checked_bag(item.name, work), self._rows(item, work)
-        maps = []
-        for model in self._models(rows, item, work):
+        maps, models = [], self._models(rows, item, work)
+        for model in models:
             said = answer(model, bag, work)
             self._check_same(said, rows[rows["model"] == model.name].iloc[0], item, model)
             maps.append(_heatmap(bag, said, model.name))
@@ -104,7 +106,7 @@ class HeatmapStage(Stage):
         for one in maps if len(maps) > 1 else []:
             (draft / f"{item.name}.{one.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(one))
         (draft / f"{item.name}.h5").write_bytes(heatmap_to_hdf5(shown))
-        channel = self._channel(shown)
+        channel = self._channel(shown, load(models[0], work).task)
         scale = self._scale(shown, channel)
         wanted = Wanted(
             channel, scale, self.px_per_tile, self.contours, lambda: self._picture(item, work, shown, channel, scale)
@@ -132,13 +134,12 @@ class HeatmapStage(Stage):
                 f"table by {worst:.2g}; run predict again"
             )
 
-    def _channel(self, shown: Heatmap) -> str:
+    def _channel(self, shown: Heatmap, task: tasks.Task) -> str:
         """Name of the channel in the picture; the attention where the model tells no contributions."""
         classes = list(shown.prediction)
-        predicted = max(shown.prediction, key=lambda name: shown.prediction[name])
-        of = self.of or (classes[-1] if len(classes) == 2 else predicted)
+        of = self.of or task.shown(np.array(list(shown.prediction.values())))
         if of not in classes:
-            raise StageError(f"heatmap.of is {of!r}, which is no class of the model: {', '.join(classes)}")
+            raise StageError(f"heatmap.of is {of!r}, which is no answer of the model: {', '.join(classes)}")
         wanted = f"contribution_{of}"
         if self.channel == "contribution" and wanted in shown.channels:
             return wanted

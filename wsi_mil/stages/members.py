@@ -32,6 +32,12 @@ def member_works(work: Work) -> dict[str, Work]:
     """
     from wsi_mil.stages.work import Work as AWork
 
+    kind = work.study.task.kind
+    if kind != "classification":
+        raise StageError(
+            f"predict.members weighs members by the log loss of classes, and the task is {kind}: leave it empty; the "
+            "models of several seeds are averaged without it"
+        )
     works = {}
     for label in work.study.predict.members:
         folder = work.root / "train" / folder_name(label)

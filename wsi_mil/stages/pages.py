@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from wsi_mil.config import explain
-from wsi_mil.evaluation import LOWER_IS_BETTER, Interval, confusion, pr_curve, roc_curve
+from wsi_mil.evaluation import LOWER_IS_BETTER, Interval, Localisation, confusion, pr_curve, roc_curve
 from wsi_mil.evaluation import Curve as BootstrapCurve
 from wsi_mil.report import (
     Curve,
@@ -39,6 +40,18 @@ METRIC_NAMES = {
     "specificity": "specificity",
     "brier": "Brier score",
     "log_loss": "log loss",
+    "r2": "R2",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's rho",
+    "quadratic_kappa": "quadratic kappa",
+    "grade_mae": "mean distance in grades",
+    "mean_auroc": "mean AUROC",
+    "mean_average_precision": "mean average precision",
+    "mean_brier": "mean Brier score",
+    "c_index": "C-index",
+    "integrated_brier": "integrated Brier score",
 }
 
 CURVE_DRAWS = 400
@@ -136,11 +149,11 @@ def baselines(told: Evaluation) -> Part:
     )
 
 
-def localisation(told: Evaluation, work: Work) -> Part:
+def localisation(found: Mapping[str, Mapping[str, Localisation]], work: Work) -> Part:
     """How well the maps find the lesions."""
     patients = dict(zip(work.cohort.frame["slide"], work.cohort.frame["patient"], strict=True))
     rows = []
-    for part, scores in told.localisation.items():
+    for part, scores in found.items():
         for name, one in scores.items():
             ap = f"{one.mean_average_precision:.3f}" if one.slides else "–"
             prevalence = f"{one.prevalence.mean():.3f}" if one.slides else "–"

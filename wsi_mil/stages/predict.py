@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from wsi_mil import files, training
+from wsi_mil import files, tasks, training
 from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
-from wsi_mil.stages.features import bags_of, digests_of, header_of
+from wsi_mil.stages import question
+from wsi_mil.stages.audit import audit_models, tcga_warning
+from wsi_mil.stages.features import bags_of, digests_of
 from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("wsi_mil")
-
-TCGA_BARCODE = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
-"""How the names of TCGA's slides begin."""
 
 
 class Predict(Stage):
@@ -102,7 +100,9 @@ class Predict(Stage):
         if self.members:
             members, weights = member_models(work), weigh_members(work)
         else:
-            by_slide = speakers(trained_models(work), work)
+            models = trained_models(work)
+            by_slide = speakers(models, work)
+            audit_models(models, by_slide, work)
         for number, slide in enumerate(slides):
             tick(number, len(slides))
             if self.members:
@@ -116,6 +116,7 @@ class Predict(Stage):
         slides_table = self._slides(models_table, told, work)
         folder = self.folder(work)
         files.write_text(folder / "models.csv", models_table.to_csv(index=False))
+        self._calibrating(work, tick)
         if work.study.cohort.label_of == "patient":
             files.write_text(folder / "patients.csv", self._patients(slides_table, work).to_csv(index=False))
         else:
@@ -131,20 +132,20 @@ class Predict(Stage):
             "not_predicted": int(counts.sum() - counts.get("predicted", 0)),
         }
 
+    def _calibrating(self, work: Work, tick: Tick) -> None:
+        """calibrate.csv: what each fold's models say of its calibrate role, for the calibrate stage."""
+        path = self.folder(work) / "calibrate.csv"
+        asked = self.models is None and not self.members and work.study.task.kind == "classification"
+        rows = _said_in_role("calibrate", work, tick) if asked else []
+        if rows:
+            files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
+        else:
+            files.remove(path)
+
     def _seen_in_pretraining(self, table: pd.DataFrame, work: Work) -> str:
         """A warning where slides of TCGA are read through an encoder that was pretrained on TCGA."""
-        known = list(table["slide"][table["status"] == "predicted"])
-        tcga = [slide for slide in known if TCGA_BARCODE.match(slide)]
-        if not tcga:
-            return ""
-        encoder = header_of(bags_of(work, tcga[:1])[0][tcga[0]]).encoder
-        if encoder.saw_tcga not in ("yes", "probably"):
-            return ""
-        return (
-            f"{len(tcga)} of {len(known)} slides are of TCGA (first {tcga[0]!r}), and encoder {encoder.name!r} was "
-            f"{'' if encoder.saw_tcga == 'yes' else 'probably '}pretrained on TCGA: these figures may be better than "
-            "on slides it never saw; evaluate on another cohort too"
-        )
+        found = bags_of(work, table["slide"][table["status"] == "predicted"])[0]
+        return " ".join(tcga_warning(list(found.items())))
 
     def _predict_members(
         self, slide: str, members: Any, weights: Any, work: Work, rows: list[dict[str, Any]]
@@ -197,14 +198,14 @@ class Predict(Stage):
             both = joined(rows)
             means, spread = both[answers], both["spread"]
         frame = work.cohort.frame
-        label = work.study.task.label
         learning = set() if self.models is not None else set(read_folds(work)["slide"])
         table = pd.DataFrame({"slide": frame["slide"], "patient": frame["patient"], "site": frame["site"]})
-        table["label"] = frame[label] if label else ""
+        table["label"] = question.told(work.study.task, frame)
         table["part"] = ["cross-validation" if slide in learning else "new" for slide in frame["slide"]]
         for name in answers:
             table[name] = frame["slide"].map(means[name])
-        best = means.idxmax(axis=1).map(lambda name: str(name).removeprefix("p_"))
+        called = speaking_task(work).called(means.to_numpy(np.float64))
+        best = pd.Series(called, index=means.index, dtype=object)
         table["predicted"] = frame["slide"].map(best).fillna("")
         table["disagreement"] = frame["slide"].map(spread)
         if self.members:
@@ -224,5 +225,32 @@ class Predict(Stage):
         labels = known.groupby("patient", sort=False)["label"].max()
         table.insert(1, "label", [labels[patient] for patient in means])
         table.insert(2, "slides", [int((known["patient"] == patient).sum()) for patient in means])
-        table["predicted"] = [answers[index].removeprefix("p_") for index in table[answers].to_numpy().argmax(axis=1)]
+        table["predicted"] = speaking_task(work).called(table[answers].to_numpy(np.float64))
         return table
+
+
+def _said_in_role(role: str, work: Work, tick: Tick) -> list[dict[str, Any]]:
+    """Rows (repeat, fold, slide, patient, label, answers): the mean over seeds of what a fold's models say."""
+    folds, labels = read_folds(work), work.labelled().set_index("slide")["label"]
+    by_fold: dict[tuple[int, int], list[TrainedModel]] = {}
+    for model in trained_models(work):
+        by_fold.setdefault((model.repeat or 0, model.fold or 0), []).append(model)
+    found, wanted = [], folds[folds["role"] == role]
+    for number, one in enumerate(wanted.itertuples(index=False)):
+        tick(number, len(wanted))
+        try:
+            bag = read_checked_bag(one.slide, work)
+        except EmptyItem:
+            continue
+        said = [answer(model, bag, work) for model in by_fold[(one.repeat, one.fold)]]
+        means = np.mean([each.values for each in said], axis=0)
+        row = {"repeat": one.repeat, "fold": one.fold, "slide": one.slide, "patient": one.patient}
+        row["label"] = labels.get(one.slide, "")
+        found.append(row | {f"p_{name}": value for name, value in zip(said[0].names, means, strict=True)})
+    return found
+
+
+def speaking_task(work: Work) -> tasks.Task:
+    """The question that the models answer, as the first of them knows it."""
+    one = next(iter(member_works(work).values())) if work.study.predict.members else work
+    return load(trained_models(one)[0], one).task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,15 +10,20 @@ from pydantic import Field
 
 from wsi_mil import files
 from wsi_mil.config import StudyPath
-from wsi_mil.evaluation import Interval
-from wsi_mil.report import Headline, page
-from wsi_mil.stages import ledger
+from wsi_mil.evaluation import Interval, Localisation
+from wsi_mil.report import Headline, Part, page
+from wsi_mil.stages import judge, ledger
 from wsi_mil.stages.evaluate import Evaluation, evaluate
+from wsi_mil.stages.judgement import Judgement, judge_study
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.truth import Truth
 
 if TYPE_CHECKING:
+    from wsi_mil.stages.judge import Judged
     from wsi_mil.stages.work import Work
+
+Maps = Mapping[str, Mapping[str, Localisation]]
+"""How well heatmaps find lesions: by group of slides, then by score."""
 
 
 class Report(Stage):
@@ -32,6 +37,8 @@ class Report(Stage):
     """Where the lesions are, to judge the heatmaps by: CSV with slide, x, y, label, or a folder of GeoJSON polygons."""
     truth_of: str = ""
     """Classification of the polygons that are lesions; empty takes all."""
+    groups: tuple[str, ...] = ("site",)
+    """Columns of the cohort whose values are judged apart, such as site, scanner or sex."""
     draws: int = Field(default=1000, ge=100)
     """Resamples of the patients behind each interval."""
     heatmaps: int = Field(default=12, ge=0)
@@ -45,8 +52,8 @@ class Report(Stage):
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The heatmaps."""
-        return ("heatmap",)
+        """The heatmaps and the decisions."""
+        return ("heatmap", "calibrate")
 
     def folder(self, work: Work) -> Path:
         """report/."""
@@ -64,6 +71,8 @@ class Report(Stage):
         """The predictions, and the records of all stages before."""
         predictions = work.stage("predict")
         told = [files.digest_file(predictions.output(Item("slides"), work))]
+        decided = work.stage("calibrate").output(Item("slides"), work)
+        told.append(files.digest_file(decided) if decided.exists() else "")
         for name in ("tissue", "tile", "extract", "heatmap"):
             stage = work.stage(name)
             for slide in work.slide_items():
@@ -73,15 +82,42 @@ class Report(Stage):
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Evaluate, draw, and write the page."""
+        told, judged, trusted, found, parts = self._judged(work)
+        headlines = [*judge.headlines(judged), *self._headlines(told, found, work)]
+        parts += self._galleries(found, work)
+        label = ", ".join(work.study.task.columns)
+        subtitle = f"{len(work.cohort)} slides of {work.cohort.frame['patient'].nunique()} patients" + (
+            f", {label!r} by {work.study.model.name} on {work.study.extract.encoder} features" if label else ""
+        )
+        predicted = ledger.read_record(work.stage("predict"), "slides", work)
+        if predicted and predicted["facts"].get("warning"):
+            subtitle += f". Note: {predicted['facts']['warning']}"
+        draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
+        figures = _figures(told, found, headlines, judged, trusted)
+        files.write_json(self.folder(work) / "figures.json", figures)
+        return {"slides": len(work.cohort)}
+
+    def _judged(self, work: Work) -> tuple[Evaluation | None, Sequence[Judged], Judgement | None, Maps, list[Part]]:
+        """All numbers of the study, and the parts of the page that tell them."""
+        from wsi_mil.stages import judgement_pages, pages
+
+        truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
+        if work.study.task.kind != "classification":
+            judged, found = judge.judge(work, draws=self.draws, truth=truth)
+            return None, judged, None, found, judge.pages(judged)
+        told = evaluate(work, draws=self.draws, truth=truth)
+        trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
+        parts = [pages.performance(told), pages.baselines(told)] if told else []
+        parts += judgement_pages.parts_of(trusted, work, told.seeds if told else {})
+        return told, (), trusted, told.localisation if told else {}, parts
+
+    def _galleries(self, found: Maps, work: Work) -> list[Part]:
+        """The parts that show slides, tiles, faults and how all was made."""
         from wsi_mil.stages import galleries, pages
         from wsi_mil.stages.faults import faults
 
-        truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
-        told = evaluate(work, draws=self.draws, truth=truth)
-        headlines = self._headlines(told, work)
-        parts = [
-            *([pages.performance(told), pages.baselines(told)] if told else []),
-            *([pages.localisation(told, work)] if told and told.localisation else []),
+        return [
+            *([pages.localisation(found, work)] if found else []),
             galleries.heatmaps(work, self.heatmaps),
             *([galleries.tiles(work, self.tiles)] if self.tiles else []),
             galleries.cases(work),
@@ -91,18 +127,8 @@ class Report(Stage):
             *([pages.training(work)] if work.study.predict.models is None else []),
             pages.provenance(work),
         ]
-        label = work.study.task.label
-        subtitle = f"{len(work.cohort)} slides of {work.cohort.frame['patient'].nunique()} patients" + (
-            f", {label!r} by {work.study.model.name} on {work.study.extract.encoder} features" if label else ""
-        )
-        predicted = ledger.read_record(work.stage("predict"), "slides", work)
-        if predicted and predicted["facts"].get("warning"):
-            subtitle += f". Note: {predicted['facts']['warning']}"
-        draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
-        files.write_json(self.folder(work) / "figures.json", _figures(told, headlines))
-        return {"slides": len(work.cohort)}
 
-    def _headlines(self, told: Evaluation | None, work: Work) -> list[Headline]:
+    def _headlines(self, told: Evaluation | None, maps: Maps, work: Work) -> list[Headline]:
         found = []
         if told:
             found.append(_headline("slide AUROC", told.slides.metrics["auroc"], f"{len(told.slides.names)} slides"))
@@ -111,7 +137,7 @@ class Report(Stage):
                 found.append(_headline("patient AUROC", told.patients.metrics["auroc"], count))
             if "mean colour" in told.baselines:
                 found.append(_headline("slide AUROC, mean colour alone", told.baselines["mean colour"], "baseline"))
-            found += _found_by_maps(told, work)
+        found += _found_by_maps(maps, work)
         records = [ledger.read_record(work.stage("extract"), item.name, work) for item in work.slide_items()]
         tiles = sum(int(one["facts"].get("tiles", 0)) for one in records if one)
         found.append(Headline(f"{tiles:,}", "tiles", f"{sum(bool(one and one['facts']) for one in records)} bags"))
@@ -122,11 +148,11 @@ def _headline(name: str, interval: Interval, note: str) -> Headline:
     return Headline(f"{interval.value:.3f}", name, f"95 % {interval.low:.3f} to {interval.high:.3f}, {note}")
 
 
-def _found_by_maps(told: Evaluation, work: Work) -> list[Headline]:
+def _found_by_maps(maps: Maps, work: Work) -> list[Headline]:
     """Tile AUROC of what the pictures show, for each group of slides that has truth."""
     patients = dict(zip(work.cohort.frame["slide"], work.cohort.frame["patient"], strict=True))
     found = []
-    for part, scores in told.localisation.items():
+    for part, scores in maps.items():
         name, localised = next(iter(scores.items()))
         if localised.slides:
             interval = localised.interval(patients)
@@ -136,23 +162,35 @@ def _found_by_maps(told: Evaluation, work: Work) -> list[Headline]:
     return found
 
 
-def _figures(told: Evaluation | None, headlines: Sequence[Headline]) -> dict[str, Any]:
+def _figures(
+    told: Evaluation | None,
+    maps: Maps,
+    headlines: Sequence[Headline],
+    judged: Sequence[Judged],
+    trusted: Judgement | None,
+) -> dict[str, Any]:
     """The numbers of the page for programs."""
     figures: dict[str, Any] = {"headlines": [vars(one) for one in headlines]}
-    if told is None:
-        return figures
-    figures["slides"] = {name: _plain(one) for name, one in told.slides.metrics.items()}
-    figures["patients"] = {name: _plain(one) for name, one in told.patients.metrics.items()} if told.patients else None
-    figures["baselines_auroc"] = {name: _plain(one) for name, one in told.baselines.items()}
-    figures["auroc_less_baseline"] = {name: _plain(one) for name, one in told.differences.items()}
-    figures["seeds_auroc"] = told.seeds
+    if trusted is not None:
+        from wsi_mil.stages.judgement_pages import figures_of
+
+        figures["judgement"] = figures_of(trusted)
     figures["tile_auroc"] = {
         part: {
             name: {"mean": one.mean_auroc, "slides": len(one.slides), "average_precision": one.mean_average_precision}
             for name, one in scores.items()
         }
-        for part, scores in told.localisation.items()
+        for part, scores in maps.items()
     }
+    if told is None:
+        from wsi_mil.stages.judge import figures as of_questions
+
+        return {**figures, "questions": of_questions(judged)}
+    figures["slides"] = {name: _plain(one) for name, one in told.slides.metrics.items()}
+    figures["patients"] = {name: _plain(one) for name, one in told.patients.metrics.items()} if told.patients else None
+    figures["baselines_auroc"] = {name: _plain(one) for name, one in told.baselines.items()}
+    figures["auroc_less_baseline"] = {name: _plain(one) for name, one in told.differences.items()}
+    figures["seeds_auroc"] = told.seeds
     return figures
 
 

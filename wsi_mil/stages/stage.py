@@ -30,6 +30,8 @@ class Item:
     """Who gave it: a row of the cohort table, or `cohort.mpp`."""
     reader: str = ""
     """Reader that opens the slide; empty: the first that can."""
+    memory_map: bool = False
+    """Whether a TIFF is mapped into memory rather than read by place: never part of what is made."""
     fold: tuple[int, int, int] | None = None
     """Seed, repeat and fold, for items that are folds."""
 

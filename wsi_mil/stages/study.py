@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from wsi_mil import files
 from wsi_mil.cohort import NO_SLIDES
 from wsi_mil.config import Section, StudyPath, load, parse
 from wsi_mil.errors import ModelError
+from wsi_mil.stages.calibrate import Calibrate
 from wsi_mil.stages.extract import Extract
 from wsi_mil.stages.heatmap import HeatmapStage
 from wsi_mil.stages.predict import Predict
+from wsi_mil.stages.question import TaskSection, unlabelled
 from wsi_mil.stages.report import Report
 from wsi_mil.stages.split import Split
 from wsi_mil.stages.tile import Tile
@@ -46,27 +48,6 @@ class CohortSection(Section):
     columns of dates, whose days apart are read. Never what was found out after the slide was judged."""
 
 
-class TaskSection(Section):
-    """What is asked of each slide."""
-
-    kind: Literal["classification"] = "classification"
-    """Kind of question."""
-    label: str = ""
-    """Label column of the cohort table."""
-    classes: tuple[str, ...] = ()
-    """The labels in order, the positive one last; empty takes those of the table, sorted."""
-    positive: str = ""
-    """The label that is put last where `classes` is empty."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: a class weighs in the loss as 1 / its share of the slides, for rare classes."""
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        # In YAML a class 0 is a number; in a table it is text.
-        return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
 class ModelSection(Section):
     """How a bag is read."""
 
@@ -74,6 +55,9 @@ class ModelSection(Section):
     """Aggregator: see MODELS."""
     label: str = ""
     """Folder under train/, predict/ and heatmap/; the name where empty."""
+    bag_of: Literal["slide", "patient"] = "slide"
+    """What is read as one: each slide, a patient's prediction being the mean over slides; or all slides of a patient
+    side by side, where the label is known of the patient alone (needs `cohort.label_of: patient`)."""
     beside: tuple[str, ...] = ()
     """Further encoders whose features stand beside those of `extract.encoder`, tile by tile; extract with each."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -89,12 +73,19 @@ class Runtime(Section):
     """Tiles encoded at once."""
     readers: int = Field(default=2, ge=1)
     """Threads that read tiles."""
+    memory_map: bool = False
+    """Map TIFFs on a disk of this machine into memory: processes that read one slide share its pages. Not for network
+    disks, where a lost connection would kill the process."""
     threads: int = Field(default=0, ge=0)
     """Threads that torch computes with; 0 leaves it to torch."""
     compile: bool = False
     """Compile the encoder with torch.compile: minutes once a process, worth it on a GPU with many tiles."""
     bag_budget_mb: int = Field(default=1024, ge=1)
-    """Bags up to this size are built in memory, larger ones in a draft file."""
+    """Bags up to this size are built in memory, larger ones in a draft file; so much memory holds bags in training."""
+    device_bags_mb: int = Field(default=4096, ge=0)
+    """Bags that stay on a GPU while a model is trained on them."""
+    snapshot_s: float = Field(default=60, ge=0)
+    """Seconds between two snapshots of a training run, from which it goes on when it was killed; 0 for none."""
 
 
 class Study(Section):
@@ -109,9 +100,16 @@ class Study(Section):
     model: ModelSection = ModelSection()
     train: Train = Train()
     predict: Predict = Predict()
+    calibrate: Calibrate = Calibrate()
     heatmap: HeatmapStage = HeatmapStage()
     report: Report = Report()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _patients_have_labels(self) -> Study:
+        if self.model.bag_of == "patient" and self.cohort.label_of != "patient":
+            raise ValueError("model.bag_of: patient needs cohort.label_of: patient, so that a bag has one label")
+        return self
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -139,7 +137,8 @@ def study_of_model(model: Path, *, slides: str, table: Path | None = None, overr
     # A table of tiles, and areas drawn by hand, belong to the slides that the model was trained on.
     values["tile"] = {**values["tile"], "table": None, "within": None}
     values["tissue"] = {**values["tissue"], "outlines": None}
-    values["task"] = {**values["task"], "label": ""}
-    values["cohort"] = {"table": str(table) if table else None, "slides": slides}
+    values["task"] = unlabelled(values["task"])
+    label_of = "patient" if values["model"].get("bag_of") == "patient" else "slide"
+    values["cohort"] = {"table": str(table) if table else None, "slides": slides, "label_of": label_of}
     values["predict"] = {"models": str(model.absolute())}
     return parse(yaml.safe_dump(values), into=Study, overrides=overrides, folder=Path(), where=str(found[0]))

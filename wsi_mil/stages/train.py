@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,16 +14,17 @@ from pydantic import Field
 from wsi_mil import encoders, files, models, tasks, training
 from wsi_mil.bags import times_coarser
 from wsi_mil.cohort import ClinicalEncoder
+from wsi_mil.config import StudyPath
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
-from wsi_mil.stages import ledger
+from wsi_mil.stages import ledger, question
+from wsi_mil.stages.audit import audit_fold
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
+from wsi_mil.stages.units import UnitBags, units_of
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
-
-logger = logging.getLogger("wsi_mil")
 
 STUDY_JSON = "study.json"
 """Beside each checkpoint: how tissue, tiles and features of new slides must be made to be read by it."""
@@ -56,8 +56,13 @@ class Train(Stage):
     """Largest norm of a gradient; 0 for no limit."""
     standardise: bool = True
     """Bring each feature to mean 0 and spread 1 over the tiles of the fit role."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay a step of a running mean of the weights, which is then validated and kept; 0 for none, .99 suits most."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward pass."""
+    encoder_saw: StudyPath | None = None
+    """Slides or patients that the encoder was pretrained on: CSV with a column slide or patient. Training fails where
+    one of them is to be tested."""
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -88,11 +93,12 @@ class Train(Stage):
         roles = _roles(item, work)
         learnt = [slide for role in ("fit", "select") for slide in roles[role]]
         paths, _ = bags_of(work, learnt)
-        labels = work.cohort.column(work.study.task.label)
+        labels = question.cells(work.study.task, work.cohort.frame)
         told = [f"{role}:{slide}:{labels[slide]}" for role in ("fit", "select") for slide in roles[role]]
         record = _told_record(work, learnt)
         digests = digests_of(paths.values(), work.study.model.beside)
-        return [*told, *digests, *([record] if record else [])]
+        saw = [files.digest_file(self.encoder_saw)] if self.encoder_saw else []
+        return [*told, *digests, *([record] if record else []), *saw]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
@@ -100,47 +106,70 @@ class Train(Stage):
         seed, repeat, fold = item.fold
         roles = _roles(item, work)
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
-        _check_twins(roles, work)
+        audit = audit_fold(roles, work)
         learnt = list(paths)
-        fitting = [slide for slide in roles["fit"] if slide in paths]
+        units = units_of(work, learnt)
+        firsts = [unit[0] for unit in units]  # of several slides in a bag the first stands for the patient
+        fitting = [slide for slide in roles["fit"] if slide in firsts]
         contract = one_contract(paths, work.study.model.beside).encoder
         _check_placed(paths, work.study.model.name)
-        task = fitted_task(work, fitting)
-        labels = {slide: {task.columns[0]: label} for slide, label in _labels(work).items()}
-        clinical, records = _records(work, learnt, fitting)
+        task = question.fitted_task(work, fitting)
+        clinical, records = _records(work, firsts, fitting)
         model = _model(work, dim=contract.width, n_out=task.n_out, clinical=clinical, seed=seed)
-        settings = self.settings(model.recipe)
-        bags = BagFiles(list(paths.values()), beside=work.study.model.beside)
-        fit_index, select_index = (_places(roles[role], learnt) for role in ("fit", "select"))
+        settings = self.settings({**model.recipe, "batch_bags": _batch(model.recipe, task)})
+        source = _source(paths, units, work)
+        fit_index, select_index = (_places(roles[role], firsts) for role in ("fit", "select"))
+        targets = task.target(question.labels_of(work), firsts)
         fitted = training.fit(
             model,
-            training.Cached(bags, budget_bytes=work.study.runtime.bag_budget_mb << 20),
+            source,
             fit_index=fit_index,
             select_index=select_index,
-            targets=task.target(labels, learnt),
+            targets=targets,
             task=task,
             settings=settings,
             seed=seed,
-            device=encoders.choose_device(work.study.runtime.device),
             records=records,
+            **self._how(item, work),
             progress=lambda row: tick(int(row["epoch"]), self.epochs),
         )
-        how = training.Training(tuple(learnt), seed, repeat, fold, fitted.epoch, fitted.chosen_by, vars(settings))
+        task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)
+        chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
+        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, tuple(fitting))
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         _write_beside(draft, fitted.history, work)
+        told = {"epoch": fitted.epoch, "epochs": len(fitted.history), "audit": audit}
+        return {**told, "fit": len(fit_index), "select": len(select_index), "left_out": len(lacking)}
+
+    def _how(self, item: Item, work: Work) -> dict[str, Any]:
+        """Where it is computed, and what a run that is killed leaves behind: nothing of it changes the outcome."""
+        runtime = work.study.runtime
+        left = self.folder(work) / ".resume" / f"{item.name.replace('/', '-')}.safetensors"
+        key = ledger.inputs_digest(self, item, work)
+        snapshot = training.Snapshot(left, key=key, every_s=runtime.snapshot_s) if runtime.snapshot_s else None
         return {
-            "epoch": fitted.epoch,
-            "epochs": len(fitted.history),
-            "fit": len(fit_index),
-            "select": len(select_index),
-            "left_out": len(lacking),
+            "device": encoders.choose_device(runtime.device),
+            "device_budget_bytes": runtime.device_bags_mb << 20,
+            "snapshot": snapshot,
         }
 
     def settings(self, recipe: Mapping[str, float]) -> training.FitSettings:
         """The fields of this stage that the fit takes; what is left empty is the model's own, or else the default."""
         told = {field.name: getattr(self, field.name) for field in fields(training.FitSettings)}
         return training.FitSettings(**{**recipe, **{name: one for name, one in told.items() if one is not None}})
+
+
+def _source(paths: Mapping[str, Path], units: Sequence[Sequence[str]], work: Work) -> training.BagSource:
+    """The bags by number, kept in memory as far as the budget goes."""
+    bags, slides = BagFiles(list(paths.values()), beside=work.study.model.beside), list(paths)
+    joined = UnitBags(bags, [_places(unit, slides) for unit in units])
+    return training.Cached(joined, budget_bytes=work.study.runtime.bag_budget_mb << 20)
+
+
+def _batch(recipe: Mapping[str, float], task: tasks.Task) -> int:
+    """Bags in a step where the study says nothing: what the method needs, and what the loss needs."""
+    return max(int(recipe.get("batch_bags", 1)), task.wanted_bags)
 
 
 def _places(slides: Sequence[str], learnt: Sequence[str]) -> list[int]:
@@ -219,46 +248,14 @@ def read_folds(work: Work) -> pd.DataFrame:
     return pd.read_csv(path, dtype=kinds, keep_default_na=False)
 
 
-def fitted_task(work: Work, slides: Sequence[str]) -> tasks.Task:
-    """The study's task with its classes, and weights from the given slides."""
-    section = work.study.task
-    options = {"label": section.label, "positive": section.positive}
-    labels = {slide: {section.label: label} for slide, label in _labels(work).items()}
-    # The names of the classes are known from the whole table; everything else is fitted on the given slides.
-    names = section.classes or tasks.build_task(section.kind, **options).fit(labels).names
-    task = tasks.build_task(section.kind, **options, classes=tuple(names), class_weights=section.class_weights)
-    return task.fit({slide: labels[slide] for slide in slides})
-
-
-def _labels(work: Work) -> dict[str, str]:
-    rows = work.labelled()
-    return dict(zip(rows["slide"], rows["label"], strict=True))
-
-
 def _roles(item: Item, work: Work) -> dict[str, list[str]]:
     assert item.fold is not None
     folds = read_folds(work)
     here = folds[(folds["repeat"] == item.fold[1]) & (folds["fold"] == item.fold[2])]
-    known = set(_labels(work))
+    known = set(work.labelled()["slide"])
     unknown = [slide for slide in here["slide"] if slide not in known]
     if unknown:
         raise StageError(
             f"folds.csv has slides that take no part ({unknown[0]!r} ...): mend it, or `wsi-mil split --redo`"
         )
     return {role: list(here["slide"][here["role"] == role]) for role in ("fit", "select", "calibrate", "test")}
-
-
-def _check_twins(roles: dict[str, list[str]], work: Work) -> None:
-    """The same file under two names: a warning on one side of the fold, a fault on both."""
-    side: dict[str, tuple[str, str]] = {}
-    for role, slides in roles.items():
-        paths, _ = bags_of(work, slides)
-        for slide, path in paths.items():
-            print_of = header_of(path).slide.fingerprint
-            other = side.setdefault(print_of, (slide, role))
-            if other[0] == slide:
-                continue
-            twins = f"slides {other[0]!r} and {slide!r} are the same file"
-            if (other[1] == "test") != (role == "test"):
-                raise BagError(f"{twins}, one to learn from and one to be tested on: leave one out of the cohort")
-            logger.warning("%s; both are in the role %s", twins, role)

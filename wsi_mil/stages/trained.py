@@ -16,8 +16,9 @@ from wsi_mil import encoders, files, models, training
 from wsi_mil.bags import Bag
 from wsi_mil.errors import ModelError, StageError
 from wsi_mil.stages import ledger
-from wsi_mil.stages.features import read_whole, usable
+from wsi_mil.stages.features import read_whole
 from wsi_mil.stages.train import read_folds
+from wsi_mil.stages.units import cut, first_slide, read_unit, with_siblings
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -99,10 +100,16 @@ def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
     training.require_contract(checkpoint, wanted, where=f"slide {bag.slide.id!r}")
     if checkpoint.model.spatial and not bag.grid.placed:
         raise ModelError(f"slide {bag.slide.id!r}: the model reads the places of tiles, and its bag has none")
-    said = training.infer(checkpoint.model, *usable(bag), record=_record(checkpoint, bag.slide.id, work))
+    bags, place = with_siblings(bag, work)
+    for sibling in bags:
+        if sibling is not bag and not work.study.predict.any_scale:
+            training.require_contract(checkpoint, sibling.encoder, where=f"slide {sibling.slide.id!r}")
+    tiles, here = read_unit(bags, place)
+    record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work)
+    said = cut(training.infer(checkpoint.model, *tiles, record=record), here)
     values = checkpoint.task.predict(said.logits[None])[0]
-    tiles = None if said.contributions is None else checkpoint.task.scores(said.contributions)
-    return Answer(tuple(checkpoint.task.names), values, tiles, said)
+    scores = None if said.contributions is None else checkpoint.task.scores(said.contributions)
+    return Answer(tuple(checkpoint.task.names), values, scores, said)
 
 
 def unknown_factors(model: TrainedModel, slide: str, work: Work) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from wsi_mil import files
 from wsi_mil.cohort import ClinicalEncoder, Cohort, read_cohort
 from wsi_mil.errors import CohortError, StageError
 from wsi_mil.slides import Slide, open_slide
+from wsi_mil.stages import question
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,14 +43,16 @@ class Work:
     def check_cohort(self) -> Cohort:
         """Read and check the cohort table, and keep it as cohort.csv in the work folder. Raises CohortError."""
         section, task = self.study.cohort, self.study.task
+        several = task.kind in ("multilabel", "joint")  # where one label may be missing beside others
         cohort = read_cohort(
             section.table,
             slides=section.slides,
             patient=section.patient,
-            labels=[task.label] if task.label else [],
+            labels=task.columns,
             label_of=section.label_of,
             classes=task.classes,
-            missing_labels=section.missing_labels,
+            missing_labels="predict" if several else section.missing_labels,
+            further=lambda frame: question.faults(task, frame, missing_labels=section.missing_labels),
         )
         self._check_clinical(cohort)
         text = cohort.frame.to_csv(index=False)
@@ -59,11 +62,12 @@ class Work:
         return cohort
 
     def _check_clinical(self, cohort: Cohort) -> None:
-        told, label = self.study.cohort.clinical, self.study.task.label
+        told = self.study.cohort.clinical
         clinical = ClinicalEncoder.of(told)
         faults = clinical.problems(cohort.frame)
         columns = [column for factor in clinical.factors for column in factor.columns]
-        faults += [f"{label!r} is the label and no clinical factor"] if label in columns else []
+        labels = [column for column in self.study.task.columns if column in columns]
+        faults += [f"{label!r} is the label and no clinical factor" for label in labels]
         if faults:
             more = f" ... and {len(faults) - 40} more" if len(faults) > 40 else ""
             raise CohortError(f"cohort.clinical: {len(faults)} fault(s): {'; '.join(faults[:40])}{more}")
@@ -90,29 +94,34 @@ class Work:
         from wsi_mil.stages.stage import Item
 
         frame, given, reader = self.cohort.frame, self.study.cohort.mpp, self.study.cohort.reader
+        item = partial(Item, reader=reader, memory_map=self.study.runtime.memory_map)
         return [
-            Item(slide, path=path, mpp=given, mpp_source="flag", reader=reader)
-            if mpp != mpp
-            else Item(slide, path=path, mpp=mpp, reader=reader)
+            item(slide, path=path, mpp=given, mpp_source="flag") if mpp != mpp else item(slide, path=path, mpp=mpp)
             for slide, path, mpp in zip(frame["slide"], frame["path"], frame["mpp"], strict=True)
         ]
 
     def labelled(self) -> pd.DataFrame:
-        """Rows (slide, patient, label) that take part in the folds: labelled, and within `split.where`."""
-        frame = self.cohort.frame
-        label = self.study.task.label
-        if not label:
+        """Rows (slide, patient, label) that take part in the folds: labelled, and within `split.where`.
+
+        The label is the class; for questions that are no classification, the group that folds are balanced by.
+        """
+        frame, task = self.cohort.frame, self.study.task
+        if not task.columns:
             raise StageError("no label to learn: name the label column in task.label")
-        rows = frame[self.cohort.column(label).to_numpy() != ""]
+        for column in task.columns:
+            self.cohort.column(column)
+        rows = frame[question.known(task, frame).to_numpy()]
         for name, wanted in self.study.split.where.items():
             kept = self.cohort.column(name).loc[list(rows["slide"])].isin([str(value) for value in wanted])
             rows = rows[kept.to_numpy()]
-        return rows[["slide", "patient", label]].rename(columns={label: "label"}).reset_index(drop=True)
+        label = question.strata(task, rows, least=self.study.split.folds)
+        return rows[["slide", "patient"]].assign(label=label).reset_index(drop=True)
 
 
 def open_item(item: Item, *, shrink: bool = False) -> Slide:
     """The slide of an item, with the scale that was given for it."""
     given = item.mpp, item.mpp_source
+    how = item.reader or None, item.memory_map
     return open_slide(
-        item.path, mpp=given[0], mpp_source=given[1], id=item.name, reader=item.reader or None, shrink=shrink
+        item.path, mpp=given[0], mpp_source=given[1], id=item.name, reader=how[0], memory_map=how[1], shrink=shrink
     )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from wsi_mil.errors import ConfigError
 from wsi_mil.files import drafted, write_text
+from wsi_mil.synthetic.labels import OUTCOMES, outcomes
 from wsi_mil.synthetic.nuclei import Grain
 from wsi_mil.synthetic.paint import SITES, paint
 from wsi_mil.synthetic.scene import draw_scene, truth_geojson
@@ -33,8 +34,8 @@ def draw_cohort(folder: Path, *, slides: int = 24, seed: int = 0, side_px: tuple
     """Write `slides` slides of 0.5 um/px with sides in the given range; return the path of their cohort table.
 
     folder/slides/*.tiff are pyramidal JPEG TIFFs, folder/truth/<slide>.geojson holds Tissue, Lesion, Pen and Fold in
-    level-0 pixels, folder/cohort.csv has slide, patient, label, site. Labels and sites are balanced; some patients have
-    two slides of one label. The same seed draws the same pixels.
+    level-0 pixels, folder/cohort.csv has slide, patient, label, site and the columns of `OUTCOMES`. Labels and sites
+    are balanced; some patients have two slides of one label. The same seed draws the same pixels.
     """
     if not LEAST_SIDE_PX <= side_px[0] <= side_px[1]:
         raise ConfigError(
@@ -43,6 +44,7 @@ def draw_cohort(folder: Path, *, slides: int = 24, seed: int = 0, side_px: tuple
     rows = _rows(slides)
     grain = Grain(np.random.default_rng([seed, 0]))
     drawn: Counter[tuple[str, str]] = Counter()
+    scenes = []
     for number, row in enumerate(rows):
         rng = np.random.default_rng([seed, 1, number])
         site = SITES[[site.name for site in SITES].index(row["site"])]
@@ -50,13 +52,15 @@ def draw_cohort(folder: Path, *, slides: int = 24, seed: int = 0, side_px: tuple
         cell = row["label"], row["site"]
         scene = draw_scene(rng, side_px, is_positive=row["label"] == LABELS[1], artefact=drawn[cell] % 3)
         drawn[cell] += 1
+        scenes.append(scene)
         write_text(folder / "truth" / f"{row['slide']}.geojson", truth_geojson(scene))
         with drafted(folder / "slides" / f"{row['slide']}.tiff") as draft:
             _write_tiff(draft, paint(scene, site, grain, rng))
+    told = outcomes([row["patient"] for row in rows], scenes, seed=seed)
     with drafted(folder / "cohort.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["slide", "patient", "label", "site"], lineterminator="\n")
+        writer = csv.DictWriter(file, ["slide", "patient", "label", "site", *OUTCOMES], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows([{**row, **one} for row, one in zip(rows, told, strict=True)])
     return folder / "cohort.csv"
 
 

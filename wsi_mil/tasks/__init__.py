@@ -10,14 +10,35 @@ from wsi_mil.errors import TaskError, unknown
 
 if TYPE_CHECKING:
     from wsi_mil.tasks.classification import Classification as Classification
+    from wsi_mil.tasks.joint import Joint as Joint
+    from wsi_mil.tasks.multilabel import Multilabel as Multilabel
+    from wsi_mil.tasks.ordinal import Ordinal as Ordinal
+    from wsi_mil.tasks.regression import Regression as Regression
+    from wsi_mil.tasks.survival import Survival as Survival
     from wsi_mil.tasks.task import Labels as Labels
     from wsi_mil.tasks.task import Task as Task
 
-TASKS = {"classification": "Classification"}
+TASKS = {
+    "classification": "Classification",
+    "multilabel": "Multilabel",
+    "regression": "Regression",
+    "ordinal": "Ordinal",
+    "survival": "Survival",
+    "joint": "Joint",
+}
 """Kind of question to the class in this face that asks it."""
 
 # torch takes a second to load: it is loaded with the first name that needs it.
-_FILES = {"Classification": "classification", "Labels": "task", "Task": "task"}
+_FILES = {
+    "Classification": "classification",
+    "Joint": "joint",
+    "Labels": "task",
+    "Multilabel": "multilabel",
+    "Ordinal": "ordinal",
+    "Regression": "regression",
+    "Survival": "survival",
+    "Task": "task",
+}
 __all__ = ["TASKS", "build_task", "task_from_json", *sorted(_FILES)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_mil.errors import TaskError, suggestion
-from wsi_mil.tasks.task import Labels, Task
+from wsi_mil.tasks.task import Labels, Task, ordered, refuse, value_of
 
-_SHOWN = 5
-"""How many faults a sentence lists before it only counts."""
+FOCUS = 2.0
+"""gamma of the focal loss, as published (Lin et al., ICCV 2017)."""
+
+SYMMETRIC = (0.5, 1.0, 4.0)
+"""alpha, beta and -A of the symmetric loss: within the published .1 to 1 of alpha (Wang et al., ICCV 2019)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Classification(Task):
     """Class that `fit` puts last."""
     class_weights: Literal["none", "balanced"] = "none"
     """"balanced" weighs each class by 1 / its share among the training slides, for rare classes."""
+    objective: Literal["cross_entropy", "focal", "symmetric"] = "cross_entropy"
+    """"focal" lets what is right already count little; "symmetric" bears some wrong labels."""
     weights: tuple[float, ...] = ()
     """Set by `fit`: weight of each class in the loss."""
 
@@ -69,9 +74,9 @@ class Classification(Task):
 
     def fit(self, labels: Labels) -> Classification:
         """Take classes (where not given) and class weights from the labels of the training slides."""
-        values = [_value(labels, slide, self.label) for slide in labels]
+        values = [value_of(labels, slide, self.label) for slide in labels]
         found = [value for value in values if value]
-        classes = _last(self.classes or _ordered(set(found)), self.positive)
+        classes = _last(self.classes or ordered(set(found)), self.positive)
         if self.positive and self.positive not in classes:
             raise TaskError(
                 f"positive class {self.positive!r} is not in {self.label!r}{suggestion(self.positive, classes)}"
@@ -92,25 +97,32 @@ class Classification(Task):
         shares = counts * len(classes) / counts.sum()
         return dataclasses.replace(fitted, weights=tuple((1 / shares).tolist()))
 
+    def named(self, labels: Labels) -> Classification:
+        """With the classes of all labelled slides."""
+        return self if self.classes else dataclasses.replace(self, classes=self.fit(labels).names)
+
     def target(self, labels: Labels, slides: Sequence[str]) -> Shaped[Tensor, "slide"]:
         """Index of each slide's class."""
         order = {name: index for index, name in enumerate(self.names)}
-        values = {slide: _value(labels, slide, self.label) for slide in slides}
-        faults = [f"{slide}: {value!r}" for slide, value in values.items() if value not in order]
-        if faults:
-            more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-            raise TaskError(
-                f"slides whose {self.label!r} is none of {list(self.names)}: {', '.join(faults[:_SHOWN])}{more}; "
-                "correct the table or list the class"
-            )
-        return torch.tensor([order[value] for value in values.values()], dtype=torch.int64)
+        values = {slide: value_of(labels, slide, self.label) for slide in slides}
+        refuse(
+            {slide: value for slide, value in values.items() if value not in order},
+            f"{self.label!r} is none of {list(self.names)}; correct the table or list the class",
+        )
+        return torch.tensor([order[values[slide]] for slide in slides], dtype=torch.int64)
 
     def loss(self, logits: Float[Tensor, "bag out"], target: Shaped[Tensor, "bag"]) -> Float[Tensor, ""]:
         """Cross-entropy, each bag times its class's weight; divided by the number of bags, not by the weights.
 
-        Division by the weights would make them vanish at one bag a step.
+        Division by the weights would make them vanish at one bag a step. Focal: (1 - p_y)^2 (-log p_y). Symmetric:
+        alpha CE + beta (-A) (1 - p_y), where the second term is bounded, so that a wrong label pulls only so far.
         """
         losses = functional.cross_entropy(logits, target, reduction="none")
+        if self.objective == "focal":
+            losses = (1 - (-losses).exp()) ** FOCUS * losses
+        elif self.objective == "symmetric":
+            alpha, beta, bound = SYMMETRIC
+            losses = alpha * losses + beta * bound * (1 - (-losses).exp())
         if self.weights:
             losses = losses * logits.new_tensor(self.weights)[target]
         return losses.mean()
@@ -125,44 +137,15 @@ class Classification(Task):
         values = contributions.astype(np.float64)
         return np.asarray(values - values.mean(axis=1, keepdims=True))
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields as plain values."""
-        fields = dataclasses.asdict(self)
-        return {"kind": self.kind, **{name: _plain(value) for name, value in fields.items()}}
+    def called(self, answers: Float64[np.ndarray, "bag answer"]) -> list[str]:
+        """The most probable class."""
+        return [self.names[index] for index in answers.argmax(axis=1)]
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Classification:
-        """The task back from its JSON."""
-        try:
-            fields: dict[str, Any] = {
-                key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
-            }
-            fields.pop("kind")
-            return cls(**fields)
-        except (TypeError, KeyError) as error:
-            raise TaskError(f"a classification task cannot be read from {dict(value)!r}: {error}") from error
-
-
-def _value(labels: Labels, slide: str, column: str) -> str:
-    if slide not in labels:
-        raise TaskError(f"slide {slide!r} has no labels; add it to the cohort table or leave it out of training")
-    if column not in labels[slide]:
-        raise TaskError(f"slide {slide!r} has no column {column!r}{suggestion(column, labels[slide])}")
-    return labels[slide][column].strip()
-
-
-def _ordered(names: set[str]) -> tuple[str, ...]:
-    """Sorted, as numbers where all are numbers ("2" before "10")."""
-    try:
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
-    except ValueError:
-        return tuple(sorted(names))
+    def shown(self, answer: Float64[np.ndarray, "answer"]) -> str:
+        """The positive one of two classes; of more, the predicted one."""
+        return self.names[-1 if len(self.names) == 2 else int(answer.argmax())]
 
 
 def _last(names: tuple[str, ...], last: str) -> tuple[str, ...]:
     """The names with one of them moved to the end."""
     return tuple(sorted(names, key=lambda name: name == last))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

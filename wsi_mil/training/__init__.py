@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from wsi_mil.training.inference import Inference as Inference
     from wsi_mil.training.inference import infer as infer
     from wsi_mil.training.inference import predict_many as predict_many
+    from wsi_mil.training.inference import settled as settled
+    from wsi_mil.training.resume import Snapshot as Snapshot
     from wsi_mil.training.settings import FitSettings as FitSettings
     from wsi_mil.training.source import Bags as Bags
     from wsi_mil.training.source import BagSource as BagSource
@@ -40,6 +42,7 @@ _FILES = {
     "FitSettings": "settings",
     "Fitted": "fitting",
     "Inference": "inference",
+    "Snapshot": "resume",
     "Step": "auxiliary",
     "Training": "checkpoint",
     "by_patient": "combine",
@@ -54,6 +57,7 @@ _FILES = {
     "predict_many": "inference",
     "require_contract": "checkpoint",
     "save_checkpoint": "checkpoint",
+    "settled": "inference",
     "weighted_prediction": "combine",
 }
 __all__ = sorted(_FILES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -41,6 +41,8 @@ class Training:
     epoch: int
     chosen_by: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    scaled_on: tuple[str, ...] = ()
+    """Slides that the scaler of the features and the encoder of the clinical record were fitted on."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ def save_checkpoint(
         "task": task.to_json(),
         "encoder": contract.to_dict(),
         "clinical": None if clinical is None else clinical.to_json(),
-        "training": {**vars(training), "slides": list(training.slides), "settings": dict(training.settings)},
+        "training": {
+            **vars(training),
+            "slides": list(training.slides),
+            "scaled_on": list(training.scaled_on),
+            "settings": dict(training.settings),
+        },
         "versions": {"wsi_mil": __version__, "torch": str(torch.__version__)},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -99,11 +106,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             factors=tuple(spec["factors"]),
             **spec["options"],
         )
-        training = Training(**{**record["training"], "slides": tuple(record["training"]["slides"])})
+        told = record["training"]
+        lists = {name: tuple(told.get(name, ())) for name in ("slides", "scaled_on")}
+        training = Training(**{**told, **lists})
         contract = EncoderContract.from_dict(record["encoder"])
         task = task_from_json(record["task"])
-        told = record.get("clinical")
-        clinical = None if told is None else ClinicalEncoder.from_json(told)
+        fitted = record.get("clinical")
+        clinical = None if fitted is None else ClinicalEncoder.from_json(fitted)
         versions = {str(name): str(value) for name, value in record["versions"].items()}
     except (KeyError, TypeError, ValueError, WsiMilError) as error:
         raise ModelError(f"{folder / RECORD} does not describe a model this version can build: {error}") from error

@@ -18,8 +18,10 @@ from wsi_mil.errors import ModelError
 from wsi_mil.models import MIL, Clinical
 from wsi_mil.tasks import Task
 from wsi_mil.training.auxiliary import Auxiliary, Step
+from wsi_mil.training.resume import Snapshot
+from wsi_mil.training.run import Run
 from wsi_mil.training.settings import FitSettings
-from wsi_mil.training.source import BagSource
+from wsi_mil.training.source import BagSource, Draw, OnDevice
 
 _LOG = logging.getLogger("wsi_mil")
 
@@ -53,6 +55,8 @@ def fit(
     seed: int,
     device: str = "cpu",
     records: Clinical | None = None,
+    snapshot: Snapshot | None = None,
+    device_budget_bytes: int = 0,
     progress: Progress | None = None,
 ) -> Fitted:
     """Train a model on the slides of `fit_index`; take the epoch with the lowest loss on those of `select_index`.
@@ -60,10 +64,21 @@ def fit(
     `source` and `targets` need hold no other slides, and should not: what is not handed over cannot leak. Rows of
     `targets` outside the two lists are never read. `records`, for methods that read them, has a row a bag. With an
     empty `select_index` the last epoch is taken. On the CPU the outcome depends on the arguments alone, bit by bit; the
-    global random state is left as it was. The model ends in evaluation mode with the chosen weights.
+    global random state is left as it was. With a `snapshot` a run that was killed goes on where it was last written, to
+    the same end. `device_budget_bytes` of bags stay on a GPU once they were read whole. The model ends in evaluation
+    mode with the chosen weights.
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
+    if min(settings.batch_bags, len(fit_index)) < task.least_bags:
+        raise ModelError(
+            f"a step has {min(settings.batch_bags, len(fit_index))} bag(s), and the loss of this task ({task.kind}) "
+            f"compares bags and needs {task.least_bags} or more: set train.batch_bags to {task.wanted_bags}, or leave "
+            "it empty"
+        )
+    if select_index and not task.can_judge(targets[select_index]):
+        _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
+        select_index = []
     model.to(device)
     # Dropout draws from the global generator, which is therefore borrowed and given back.
     on_gpu = device.startswith("cuda")
@@ -71,13 +86,24 @@ def fit(
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.manual_seed_all(seed)
-        auxiliary = Auxiliary(model.losses)
-        random = np.random.default_rng(seed)
-        run = _Run(model, source, targets.to(device), task, settings, random, auxiliary, records)
         if settings.standardise:
             model.standardise(*feature_moments(source, fit_index))
+        run = Run(
+            model,
+            OnDevice(source, device, budget_bytes=device_budget_bytes),
+            targets.to(device),
+            task,
+            settings,
+            np.random.default_rng(seed),
+            Auxiliary(model.losses),
+            records,
+            steps_an_epoch=len(steps_of(fit_index, settings.batch_bags, least=task.least_bags)),
+            snapshot=snapshot,
+        )
         fitted = _epochs(run, fit_index, select_index, progress=progress)
     model.load_state_dict(fitted.state)
+    if snapshot is not None:
+        snapshot.remove()
     model.eval()
     return fitted
 
@@ -107,114 +133,100 @@ def feature_moments(source: BagSource, index: Sequence[int]) -> tuple[Float32[Te
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(spread.astype(np.float32))
 
 
-@dataclass(frozen=True)
-class _Run:
-    model: MIL
-    source: BagSource
-    targets: Tensor
-    task: Task
-    settings: FitSettings
-    random: np.random.Generator
-    auxiliary: Auxiliary
-    records: Clinical | None
-
-
-def _epochs(run: _Run, fit_index: list[int], select_index: list[int], *, progress: Progress | None) -> Fitted:
-    settings = run.settings
-    optimiser = torch.optim.AdamW(
-        run.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-    )
-    steps = settings.epochs * math.ceil(len(fit_index) / settings.batch_bags)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings.warmup))
-    history: list[dict[str, float]] = []
-    best, best_loss, best_epoch = run.model.state_dict(), math.inf, 0
-    for epoch in range(1, settings.epochs + 1):
-        row = {"epoch": float(epoch), "lr": optimiser.param_groups[0]["lr"]}
-        row["fit_loss"] = _train(run, fit_index, optimiser, schedule)
+def _epochs(run: Run, fit_index: list[int], select_index: list[int], *, progress: Progress | None) -> Fitted:
+    settings, done = run.settings, run.resume()
+    best = run.best
+    for epoch in range(done + 1, settings.epochs + 1):
+        row = {"epoch": float(epoch), "lr": run.optimiser.param_groups[0]["lr"]}
+        row["fit_loss"] = _train(run, fit_index)
         loss = -float(epoch)  # without a select role a later epoch is the better one
         if select_index:
             loss = row["select_loss"] = _validate(run, select_index)
-        history.append(row)
+        run.history.append(row)
         if progress:
             progress(row)
-        if loss < best_loss:
-            best, best_loss, best_epoch = copy.deepcopy(run.model.state_dict()), loss, epoch
-        elif settings.patience and epoch - best_epoch >= settings.patience:
+        if loss < best.loss:
+            best.state, best.loss, best.epoch = copy.deepcopy(run.judged.state_dict()), loss, epoch
+        elif settings.patience and epoch - best.epoch >= settings.patience:
             break
+        run.save(epoch)
     chosen_by = "lowest loss on the select role" if select_index else "last epoch: the select role is empty"
     if not select_index:
-        _LOG.warning("no slides to choose the epoch on: the last one, %d, is taken", best_epoch)
-    return Fitted({name: value.cpu() for name, value in best.items()}, history, best_epoch, chosen_by)
+        _LOG.warning("no slides to choose the epoch on: the last one, %d, is taken", best.epoch)
+    return Fitted({name: value.cpu() for name, value in best.state.items()}, run.history, best.epoch, chosen_by)
 
 
-def _train(run: _Run, index: list[int], optimiser: torch.optim.Optimizer, schedule: Any) -> float:
+def _train(run: Run, index: list[int]) -> float:
     """One pass over the training slides in a new order; return the mean loss, auxiliary terms included."""
     run.model.train()
-    settings, total = run.settings, 0.0
-    order = run.random.permutation(index).tolist()
-    for start in range(0, len(order), settings.batch_bags):
-        batch = order[start : start + settings.batch_bags]
-        progress = schedule.last_epoch / (settings.epochs * math.ceil(len(order) / settings.batch_bags))
-        run.model.at(progress)
-        loss = _loss(run, batch, tiles=settings.tiles_per_bag, progress=progress)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
-        optimiser.step()
-        schedule.step()
-        total += loss.item() * len(batch)
-    return total / len(order)
+    losses, order = [], run.random.permutation(index).tolist()
+    batches = steps_of(order, run.settings.batch_bags, least=run.task.least_bags)
+    for batch in batches:
+        run.model.at(run.progress)
+        pooled, offsets = _read(run, run.model, batch, tiles=run.settings.tiles_per_bag)
+        loss = run.task.loss(pooled.logits.float(), run.targets[batch])
+        loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, run.progress))
+        run.step(loss)
+        losses.append(loss.detach())
+    # Asked for once an epoch: each question makes a GPU finish what it was given.
+    values = torch.stack(losses).double().cpu().tolist()
+    for value, batch in zip(values, batches, strict=True):
+        _check_finite(value, batch)
+    return sum(value * len(batch) for value, batch in zip(values, batches, strict=True)) / len(order)
 
 
-def _validate(run: _Run, index: list[int]) -> float:
-    """Mean loss of the task alone in evaluation mode, without gradients, on all tiles, bag by bag."""
-    run.model.eval()
+def steps_of(order: Sequence[int], size: int, *, least: int) -> list[list[int]]:
+    """The bags of each step, in order; a last step that would be too small for the loss joins the one before it."""
+    parts = [list(order[start : start + size]) for start in range(0, len(order), size)]
+    if len(parts) > 1 and len(parts[-1]) < least:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    return parts
+
+
+def _validate(run: Run, index: list[int]) -> float:
+    """Loss of the task alone on all bags together, in evaluation mode, without gradients, each bag read whole."""
+    model = run.judged.eval()
     with torch.inference_mode():
-        return sum(_loss(run, [bag], tiles=0, progress=None).item() for bag in index) / len(index)
-
-
-def _loss(run: _Run, batch: list[int], *, tiles: int, progress: float | None) -> Tensor:
-    """Loss of some bags; with the method's auxiliary terms where the progress of the training is given."""
-    device = run.targets.device
-    parts = [_draw(run, bag, tiles) for bag in batch]
-    features = torch.cat([torch.from_numpy(part[0]).to(device) for part in parts])
-    cells = torch.cat([torch.from_numpy(part[1]).to(device) for part in parts])
-    offsets = torch.tensor([0, *np.cumsum([len(part[0]) for part in parts]).tolist()])
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.settings.precision == "bf16"):
-        pooled = run.model(features, cells, offsets, _records(run, batch))
-    loss = run.task.loss(pooled.logits.float(), run.targets[batch])
-    if progress is not None:
-        loss = run.auxiliary(loss, Step(pooled, run.targets[batch], offsets, run.task, batch, progress))
-    if not bool(torch.isfinite(loss)):
-        raise ModelError(
-            f"the loss is {loss.item()} at bags {batch}: look for features that are not finite, or lower training.lr"
-        )
+        logits = torch.cat([_read(run, model, [bag], tiles=0)[0].logits.float() for bag in index])
+        loss = run.task.loss(logits, run.targets[index]).item()
+    _check_finite(loss, index)
     return loss
 
 
-def _records(run: _Run, batch: list[int]) -> Clinical | None:
+def _read(run: Run, model: MIL, batch: list[int], *, tiles: int) -> tuple[Any, Tensor]:
+    """What a model says of some bags, and where each begins; its logits are always there."""
+    device = run.targets.device
+    parts = [run.source.load(bag, _drawing(run, tiles)) for bag in batch]
+    features, cells = (torch.cat(list(one)) if len(parts) > 1 else one[0] for one in zip(*parts, strict=True))
+    offsets = torch.tensor([0, *np.cumsum([len(part[0]) for part in parts]).tolist()])
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.settings.precision == "bf16"):
+        return model(features, cells, offsets, _records(run, batch)), offsets
+
+
+def _check_finite(loss: float, bags: list[int]) -> None:
+    if not math.isfinite(loss):
+        raise ModelError(
+            f"the loss is {loss} at bags {bags[:20]}: look for features that are not finite, or lower training.lr"
+        )
+
+
+def _records(run: Run, batch: list[int]) -> Clinical | None:
     if run.records is None:
         return None
     device = run.targets.device
     return Clinical(run.records.values[batch].to(device), run.records.missing[batch].to(device))
 
 
-def _draw(run: _Run, bag: int, tiles: int) -> tuple[np.ndarray, np.ndarray]:
-    features, cells = run.source.load(bag)
-    if 0 < tiles < len(features):
-        # In order, so that a memory map is read forwards.
-        rows = np.sort(run.random.choice(len(features), size=tiles, replace=False))
-        features, cells = features[rows], cells[rows]
-    return np.array(features), np.array(cells, dtype=np.int64)
+def _drawing(run: Run, tiles: int) -> Draw | None:
+    """What picks some tiles of a bag anew each time; nothing where all are read."""
+    if not tiles:
+        return None
 
+    def draw(count: int) -> np.ndarray | None:
+        # In order, so that a file is read forwards.
+        return np.sort(run.random.choice(count, size=tiles, replace=False)) if tiles < count else None
 
-def _rate(step: int, steps: int, warmup: float) -> float:
-    """Share of the learning rate: up along a line, then down along half a cosine, never quite 0."""
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    return draw
 
 
 def _check_roles(fit_index: list[int], select_index: list[int], *, source: BagSource, targets: Tensor) -> None:

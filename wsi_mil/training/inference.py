@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import MIL, Clinical
+from wsi_mil.tasks import Task
 from wsi_mil.training.source import BagSource
 
 
@@ -73,6 +74,23 @@ def predict_many(model: MIL, source: BagSource, index: Sequence[int]) -> Iterato
     """Read several bags one by one: the same numbers as `infer` alone gives, whatever bags stand beside."""
     for bag in index:
         yield bag, infer(model, *source.load(bag))
+
+
+def settled(
+    task: Task,
+    model: MIL,
+    source: BagSource,
+    *,
+    index: Sequence[int],
+    targets: Shaped[Tensor, "slide ..."],
+    records: Clinical | None = None,
+) -> Task:
+    """The task with what it takes from the trained model's outputs for the bags it was fitted on, where it does."""
+    if not task.settles:
+        return task
+    rows = [None if records is None else Clinical(*(part[[bag]] for part in records)) for bag in index]
+    said = [infer(model, *source.load(bag), record=row) for bag, row in zip(index, rows, strict=True)]
+    return task.settle(np.stack([one.logits for one in said]), targets[list(index)])
 
 
 def _check(model: MIL, features: NDArray[Any], cells: NDArray[Any]) -> None:

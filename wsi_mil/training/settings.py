@@ -30,6 +30,8 @@ class FitSettings:
     """Largest norm of the gradient; 0: no limit."""
     standardise: bool = True
     """Bring each feature to mean 0 and spread 1 over the tiles of the fit role."""
+    average: float = 0.0
+    """Decay a step of a running mean of the weights, which is then validated and kept; 0: none, .99 suits most."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward pass; weights, softmax and losses stay in fp32."""
 
@@ -37,6 +39,8 @@ class FitSettings:
         for name, least in (("epochs", 1), ("batch_bags", 1), ("patience", 0), ("tiles_per_bag", 0), ("clip", 0)):
             if getattr(self, name) < least:
                 raise ModelError(f"training: {name} is {getattr(self, name)}; it must be {least} or more")
+        if not 0 <= self.average < 1:
+            raise ModelError(f"training: average is {self.average}; it must be 0 or more and below 1")
         if not 0 < self.lr < 1 or not 0 <= self.warmup < 1 or self.weight_decay < 0:
             raise ModelError(
                 f"training: lr {self.lr}, warmup {self.warmup} or weight_decay {self.weight_decay} is out of range"

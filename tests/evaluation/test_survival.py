@@ -1,0 +1,105 @@
+"""Survival numbers against lifelines, against hand-made cases, and without censoring against what everybody knows."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from wsi_mil.evaluation import kaplan_meier, log_rank, survival_measures
+from wsi_mil.evaluation.survival import auc_at, brier_at, c_index
+
+RANDOM = np.random.default_rng(1)
+ONE = np.ones((1, 60))
+RISK = np.round(RANDOM.normal(size=60), 1)
+DEATH = RANDOM.exponential(np.exp(-RISK) * 5)
+LAST = RANDOM.exponential(8, 60)
+TIMES = np.minimum(DEATH, LAST)
+EVENTS = DEATH <= LAST
+ROUND = np.ceil(TIMES)  # with ties
+
+
+def lifelines() -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import lifelines as library
+        import lifelines.statistics
+        import lifelines.utils
+    return library
+
+
+def test_the_c_index_is_lifelines_with_ties_of_times_and_of_risks() -> None:
+    wanted = lifelines().utils.concordance_index(ROUND, -RISK, EVENTS)  # type: ignore[attr-defined]
+    assert c_index(ROUND, EVENTS, RISK, ONE)[0] == pytest.approx(wanted)
+    weights = RANDOM.integers(0, 3, size=(2, 60)).astype(float)
+    for row, value in zip(weights.astype(int), c_index(ROUND, EVENTS, RISK, weights), strict=True):
+        own = [np.repeat(one, row) for one in (ROUND, -RISK, EVENTS)]
+        assert value == pytest.approx(lifelines().utils.concordance_index(*own))  # type: ignore[attr-defined]
+    assert np.isnan(c_index(TIMES, np.zeros(60, dtype=bool), RISK, ONE)[0])
+
+
+def test_kaplan_meier_and_its_band_are_lifelines() -> None:
+    fitter = lifelines().KaplanMeierFitter().fit(ROUND, EVENTS)  # type: ignore[attr-defined]
+    curve = kaplan_meier(ROUND, EVENTS)
+    np.testing.assert_allclose(curve.times, fitter.survival_function_.index)
+    np.testing.assert_allclose(curve.survival, fitter.survival_function_.to_numpy()[:, 0])
+    band = fitter.confidence_interval_.to_numpy()
+    inside = (curve.survival > 0) & (curve.survival < 1)
+    np.testing.assert_allclose(curve.low[inside], band[inside, 0], rtol=1e-5)
+    np.testing.assert_allclose(curve.high[inside], band[inside, 1], rtol=1e-5)
+    assert curve.at_risk[1] == 60
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_the_log_rank_test_is_lifelines(parts: int) -> None:
+    groups = np.digitize(RISK, np.quantile(RISK, np.linspace(0, 1, parts + 1)[1:-1]))
+    wanted = lifelines().statistics.multivariate_logrank_test(ROUND, groups, EVENTS).p_value  # type: ignore[attr-defined]
+    assert log_rank(ROUND, EVENTS, groups) == pytest.approx(wanted, rel=1e-6)
+    assert np.isnan(log_rank(ROUND, EVENTS, groups * 0))
+
+
+def test_without_censoring_they_are_mean_square_and_auroc() -> None:
+    everybody = np.ones(60, dtype=bool)
+    survival = RANDOM.random(60)
+    wanted = ((survival - (DEATH > 3)) ** 2).mean()
+    assert brier_at(DEATH, everybody, survival, 3.0, ONE)[0] == pytest.approx(wanted)
+    assert auc_at(DEATH, everybody, RISK, 3.0, ONE)[0] == pytest.approx(roc_auc_score(DEATH <= 3, RISK))
+
+
+def test_censoring_by_hand() -> None:
+    times, events = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([True, False, True, False, True])
+    survival, risk = np.array([0.1, 0.5, 0.3, 0.8, 0.9]), np.array([5.0, 9.0, 1.0, 2.0, 0.0])
+    # one of the four left is censored at 2: G = 3/4 from there on, 3/8 from 4 on
+    terms = [0.1**2, 0, 0.3**2 / 0.75, 0.2**2 / 0.75, 0.1**2 / 0.75]
+    five = np.ones((1, 5))
+    assert brier_at(times, events, survival, 3.0, five)[0] == pytest.approx(sum(terms) / 5)
+    # dead by 3: cases 0 (weight 1) and 2 (weight 4/3); alive: 3 and 4; 0 beats both, 2 beats the last alone
+    assert auc_at(times, events, risk, 3.0, five)[0] == pytest.approx((2 + 4 / 3) / (2 * (1 + 4 / 3)))
+
+
+def test_weights_are_resampled_lists_with_their_own_censoring() -> None:
+    weights = RANDOM.integers(0, 3, size=(3, 60)).astype(float)
+    survival = RANDOM.random((60, 3))
+    horizons = (1.0, 3.0, 6.0)
+    whole = survival_measures(ROUND, EVENTS, RISK, survival, horizons)
+    assert list(whole) == ["c_index", "integrated_brier", "auc_at_1", "auc_at_3", "auc_at_6"]
+    for row in range(3):
+        own = [np.repeat(one, weights[row].astype(int), axis=0) for one in (ROUND, EVENTS, RISK, survival)]
+        alone = survival_measures(*own, horizons)
+        for name, statistic in whole.items():
+            wanted = alone[name](np.ones((1, len(own[0]))))[0]
+            assert statistic(weights)[row] == pytest.approx(wanted), name
+
+
+def test_the_truth_beats_the_curve_of_all_and_that_beats_nonsense() -> None:
+    horizons = (1.0, 2.0, 4.0)
+    truth = np.exp(-np.array(horizons) * np.exp(RISK)[:, None] / 5)
+    curve = kaplan_meier(TIMES, EVENTS)
+    middle = np.tile(curve.survival[np.searchsorted(curve.times, horizons, side="right") - 1], (60, 1))
+    scores = [
+        survival_measures(TIMES, EVENTS, RISK, one, horizons)["integrated_brier"](ONE)[0]
+        for one in (truth, middle, 1 - truth)
+    ]
+    assert scores == sorted(scores)

@@ -1,0 +1,102 @@
+"""Nothing that is tested was learnt from: every finding in one report, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from bagged import bag_study, through, with_settings
+from studies import run_stage
+
+from wsi_mil import files
+from wsi_mil.stages import Help, Work, import_bags
+
+
+def _roles(work: Work, roles: dict[str, str]) -> None:
+    path = work.root / "split" / "folds.csv"
+    folds = pd.read_csv(path, dtype=str)
+    folds["role"] = [roles.get(slide, role) for slide, role in zip(folds["slide"], folds["role"], strict=True)]
+    folds.to_csv(path, index=False)
+
+
+def _failed(work: Work, stage: str = "train") -> str:
+    outcomes = run_stage(work, stage)
+    assert {one.kind for one in outcomes} == {"failed"}, outcomes
+    return outcomes[0].why
+
+
+def test_every_finding_is_in_one_report(tmp_path: Path) -> None:
+    work = bag_study(tmp_path, slides_each=2)
+    source = tmp_path / "features"
+    with h5py.File(source / "S004.h5") as file:  # S020 becomes S004 in another order and another precision
+        rows = file["features"][:].astype(np.float16).astype(np.float32)[::-1]
+    with h5py.File(source / "S020.h5", "w") as file:
+        file.create_dataset("features", data=rows, chunks=(1, 8)).attrs["encoder"] = "phikon"
+    list(import_bags([source / "S020.h5"], work.root / "extract" / "phikon", Help(), redo=True))
+    saw = tmp_path / "saw.csv"
+    saw.write_text("patient\nP010\n")
+    work = with_settings(work, f"train.encoder_saw={saw}")
+    through(work, "split")
+    _roles(work, {"S000": "fit", "S001": "test", "S004": "fit", "S005": "fit", "S020": "test", "S021": "test"})
+    why = _failed(work)
+    assert "leakage, 3 finding(s)" in why
+    assert "patient 'P000' is in the roles fit and test" in why
+    assert "slide 'S020' (test) and 'S004' (learnt from) are two files of one slide: 100%" in why
+    assert "the encoder was pretrained on 2 of the slides to be tested (first 'S020')" in why
+    assert not list(work.root.rglob("model.json"))
+
+
+def test_a_clean_fold_says_what_was_checked(tmp_path: Path) -> None:
+    work = bag_study(tmp_path)
+    through(work, "split", "train")
+    record = files.read_json(work.root / "train" / "abmil" / ".made" / "seed-0" / "fold-0.json")
+    assert record["facts"]["audit"]["bags"] == 24
+    assert "near-duplicate bags" in record["facts"]["audit"]["checked"]
+
+
+@pytest.mark.parametrize(("field", "words"), [("slides", "learnt from"), ("scaled_on", "its scaler was fitted on")])
+def test_what_a_checkpoint_was_fitted_on_is_compared_with_whom_it_tests(tmp_path: Path, field: str, words: str) -> None:
+    work = bag_study(tmp_path)
+    through(work, "split", "train", "predict")
+    path = work.root / "train/abmil/seed-0/fold-0/model.json"
+    record = json.loads(path.read_text())
+    folds = pd.read_csv(work.root / "split" / "folds.csv", dtype=str)
+    tested = folds["slide"][(folds["fold"] == "0") & (folds["role"] == "test")].iloc[0]
+    assert tested not in record["training"]["scaled_on"]
+    record["training"][field].append(tested)
+    path.write_text(json.dumps(record))
+    outcome = run_stage(work, "predict", redo=True)[0]
+    assert outcome.kind == "failed"
+    assert "leakage" in outcome.why
+    assert words in outcome.why
+
+
+def test_poison_on_the_test_fold_changes_no_checkpoint(tmp_path: Path) -> None:
+    """Other labels, other features and other sites of the tested slides: the weights are the same to the last bit."""
+    work = bag_study(tmp_path)
+    through(work, "split", "train")
+    place = work.root / "train/abmil/seed-0/fold-0"
+    before = {name: (place / name).read_bytes() for name in ("model.safetensors", "model.json", "history.csv")}
+    folds = pd.read_csv(work.root / "split" / "folds.csv", dtype=str)
+    tested = set(folds["slide"][(folds["fold"] == "0") & (folds["role"] == "test")])
+    frame = pd.read_csv(work.root / "cohort.csv", dtype=str, keep_default_na=False)
+    here = frame["slide"].isin(tested)
+    frame.loc[here, "label"] = frame.loc[here, "label"].map({"normal": "tumour", "tumour": "normal"})
+    frame.loc[here, "site"] = "X"
+    frame.to_csv(work.root / "cohort.csv", index=False)
+    for slide in tested:
+        path = tmp_path / "features" / f"{slide}.h5"
+        with h5py.File(path, "r+") as file:
+            file["features"][:] = np.random.default_rng(len(slide)).normal(size=file["features"].shape) - 50
+        list(import_bags([path], work.root / "extract" / "phikon", Help(), redo=True))
+    poisoned = Work(work.root, work.study)
+    for path in place.iterdir():
+        path.unlink()
+    place.rmdir()
+    assert run_stage(poisoned, "train")[0].kind == "made"
+    for name, data in before.items():
+        assert (place / name).read_bytes() == data, name

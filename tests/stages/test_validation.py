@@ -1,0 +1,93 @@
+"""A frozen model on another cohort: nothing is fitted on it, and what moved is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bagged import bag_study, through
+from typer.testing import CliRunner
+
+from wsi_mil.cli import app
+from wsi_mil.errors import StageError
+from wsi_mil.stages import Work, study_of_model, validate_study
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of a calibrated study."""
+    work = bag_study(tmp_path_factory.mktemp("frozen"), "calibrate.coverage=0.6", slides=48, signal=3)
+    through(work, "split", "train", "predict", "calibrate")
+    return work.root / "train" / "abmil"
+
+
+def _other(folder: Path, model: Path, **how: object) -> Work:
+    """Another cohort with its bags; the study is the model's."""
+    other = bag_study(folder, seed=7, prefix="X", **how)  # type: ignore[arg-type]
+    return Work(other.root, _study(folder, model))
+
+
+def _study(folder: Path, model: Path, *settings: str):  # type: ignore[no-untyped-def]
+    given = ["task.label=label", "cohort.missing_labels=predict", *settings]
+    return study_of_model(model, slides="none", table=folder / "cohort.csv", overrides=given)
+
+
+def _run(work: Work) -> dict:  # type: ignore[type-arg]
+    work.check_cohort()
+    through(work, "predict", "calibrate")
+    return validate_study(work, columns=["site"], local=[8, 20], draws=100)
+
+
+def test_a_like_cohort_is_told_as_like_and_a_shifted_one_as_shifted(model: Path, tmp_path: Path) -> None:
+    like = _run(_other(tmp_path / "like", model, slides=60, signal=3))
+    assert like["metrics"]["auroc"]["value"] > 0.8
+    assert like["development"]["auroc"]["value"] > 0.8
+    assert set(like["decisions"]) == {"sensitivity", "specificity", "ppv", "npv"}
+    assert set(like["groups"]["site"]) == {"A", "B", "C"}
+    assert like["drift"]["told_apart"] < 0.75
+    assert [one["k"] for one in like["recalibration"]] == [8, 20]
+    shifted = _run(_other(tmp_path / "shifted", model, slides=60, signal=3, site_shift=9.0))
+    assert shifted["drift"]["told_apart"] > like["drift"]["told_apart"]
+    median = pd.Series(shifted["drift"]["distance"]).quantile(0.9)
+    assert median > 2 * like["drift"]["reference"][1]
+    page = (tmp_path / "shifted" / "work" / "validate" / "index.html").read_text()
+    for words in ("Performance", "Calibration", "Drift of the inputs", "Recalibration with local cases", "By site"):
+        assert f"<h2>{words}</h2>" in page, words
+
+
+def test_the_labels_of_the_cohort_move_nothing_that_was_frozen(model: Path, tmp_path: Path) -> None:
+    work = _other(tmp_path, model, slides=24)
+    _run(work)
+    before = pd.read_csv(work.root / "calibrate" / "abmil" / "slides.csv").drop(columns="label")
+    path = tmp_path / "cohort.csv"
+    path.write_text(path.read_text().replace("normal", "x").replace("tumour", "normal").replace("x", "tumour"))
+    poisoned = Work(work.root, work.study)
+    _run(poisoned)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(work.root / "calibrate" / "abmil" / "slides.csv").drop(columns="label"), before
+    )
+
+
+def test_what_is_no_other_cohort_is_refused(model: Path, tmp_path: Path) -> None:
+    same = Work(model.parents[1], _study(model.parents[2], model, "model.label=again"))
+    with pytest.raises(StageError, match=r"48 slide\(s\) have names of slides that the model has learnt from"):
+        _run(same)
+    work = _other(tmp_path, model, slides=12)
+    path = tmp_path / "cohort.csv"
+    path.write_text(path.read_text().replace("tumour", "tumor"))
+    with pytest.raises(StageError, match=r"the labels 'tumor' are none of the model's classes \(normal, tumour\)"):
+        _run(work)
+
+
+def test_both_commands(model: Path, tmp_path: Path) -> None:
+    work = bag_study(tmp_path, seed=7, prefix="X", slides=24, signal=3)
+    given = ["validate", "--model", str(model), "--table", str(tmp_path / "cohort.csv"), "--label", "label"]
+    ended = CliRunner().invoke(app, [*given, "--work", str(work.root), "--draws", "100", "--local", "8"])
+    assert ended.exit_code == 0, ended.output
+    assert "On this cohort, 95 % intervals" in ended.output
+    told = json.loads((work.root / "validate" / "validation.json").read_text())
+    assert told["thresholds"]
+    ended = CliRunner().invoke(app, ["compare", str(model.parents[1]), str(model.parents[1])])
+    assert isinstance(ended.exception, StageError)

@@ -1,0 +1,105 @@
+"""Commands that judge: studies side by side, and a frozen model on another cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsi_mil import files
+
+if TYPE_CHECKING:
+    from wsi_mil.evaluation import Difference, Interval
+
+
+def compare(
+    works: Annotated[
+        list[Path], typer.Argument(metavar="WORK...", help="Work folders; each with one model or several.")
+    ],
+    metric: Annotated[
+        str, typer.Option("--metric", help="What is compared: auroc, average_precision, brier ...")
+    ] = "auroc",
+    draws: Annotated[int, typer.Option("--draws", min=100, help="Resamples of the patients.")] = 1000,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON to write.")] = None,
+) -> None:
+    """Several studies of the same patients side by side, with paired tests against the first."""
+    from rich.console import Console
+
+    from wsi_mil.console import show_table
+    from wsi_mil.stages import compare_studies
+
+    told, console = compare_studies(works, metric=metric, draws=draws), Console()
+    names = list(told.studies[0].metrics)
+    delong = any(one.by_delong for one in told.studies)
+    folds = any(one.by_folds for one in told.studies)
+    headers = ["study", *names, f"{metric} less the first", "p (permutation, Holm)"]
+    headers += ["DeLong"] * delong + ["over folds (Nadeau, Bengio)"] * folds
+    rows = []
+    for one in told.studies:
+        row = [one.name, *(_text(one.metrics[name]) for name in names), _text(one.difference)]
+        row.append("" if one.p is None else f"{one.p:.3f}")
+        row += [_text(one.by_delong) + (f", p {one.by_delong.p:.3f}" if one.by_delong else "")] * delong
+        rows.append(row + [_text(one.by_folds)] * folds)
+    title = f"{told.cases} {told.level}s of {told.patients} patients that all have predicted; 95 % intervals"
+    show_table(rows, headers, console, title=title)
+    for note in told.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if output is not None:
+        files.write_json(output, _plain(told))
+        console.print(f"written to {output}", highlight=False, markup=False)
+
+
+def validate(
+    model: Annotated[Path, typer.Option("--model", help="Folder of trained models: train/MODEL of a study.")],
+    table: Annotated[Path, typer.Option("--table", help="Table of the other cohort, with its labels.")],
+    label: Annotated[str, typer.Option("--label", help="Label column; its values are named as the model's classes.")],
+    work: Annotated[Path, typer.Option("--work", "-w", help="Folder to work in.")],
+    slides: Annotated[
+        str, typer.Option("--slides", help="Folder or pattern of the slides; none: their bags are in --work already.")
+    ] = "",
+    groups: Annotated[str, typer.Option("--groups", help="Columns judged apart, with commas.")] = "site",
+    local: Annotated[str, typer.Option("--local", help="Numbers of local patients to recalibrate with.")] = "10,20,50",
+    draws: Annotated[int, typer.Option("--draws", min=100, help="Resamples of the patients.")] = 1000,
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Settings.")] = None,
+) -> None:
+    """A frozen model, its calibrator and its threshold on another cohort, from the slides to a page with intervals."""
+    from rich.console import Console
+
+    from wsi_mil.compute import executor
+    from wsi_mil.console import run_shown, show_outcomes, show_table
+    from wsi_mil.errors import ConfigError
+    from wsi_mil.stages import Work, study_of_model, validate_study
+
+    if not all(one.strip().isdigit() and int(one) > 1 for one in local.split(",") if one):
+        raise ConfigError(f"cannot read --local {local!r}: write numbers of patients, as in 10,20,50")
+    given = [f"task.label={label}", "cohort.missing_labels=predict", *(settings or [])]
+    study = study_of_model(model, slides=slides or "none", table=table, overrides=given)
+    place, console, outcomes = Work(work.absolute(), study), Console(), []
+    work.mkdir(parents=True, exist_ok=True)
+    place.check_cohort()
+    pixels = ["tissue", "tile", "extract"] if slides else []
+    for name in [*pixels, "predict", "calibrate"]:
+        outcomes += run_shown(name, place, executor("here"), console)
+    show_outcomes(outcomes, console)
+    columns = [one.strip() for one in groups.split(",") if one.strip()]
+    numbers = validate_study(place, columns=columns, local=[int(one) for one in local.split(",") if one], draws=draws)
+    rows = [
+        (name, *(f"{one[key]:.3f}" for key in ("value", "low", "high")))
+        for name, one in {**numbers["metrics"], **numbers["calibration"]["calibrated"], **numbers["decisions"]}.items()
+    ]
+    show_table(rows, ("metric", "value", "low", "high"), console, title="On this cohort, 95 % intervals")
+    console.print(f"the page: {work / 'validate' / 'index.html'}", highlight=False, markup=False)
+
+
+def _text(value: Interval | Difference | None) -> str:
+    return "" if value is None else f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def _plain(value: Any) -> Any:
+    """Records as plain values."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(inner) for name, inner in vars(value).items()}
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value

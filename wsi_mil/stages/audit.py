@@ -1,0 +1,175 @@
+"""Nothing that is tested may have been learnt from: one report before a fold is trained, one before it is predicted."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsi_mil.bags import read_bag
+from wsi_mil.cohort import read_table
+from wsi_mil.errors import BagError, ModelError
+from wsi_mil.evaluation import SAME_BAG, Signature, near_pairs, share_found, shared_patients, signature
+from wsi_mil.stages.features import bags_of, header_of
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.work import Work
+
+logger = logging.getLogger("wsi_mil")
+
+TCGA_BARCODE = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
+"""How the names of TCGA's slides begin."""
+
+CHECKED = "patients, files, near-duplicate bags, the encoder's pretraining"
+
+MOST_SHOWN = 20
+
+
+def audit_fold(roles: Mapping[str, Sequence[str]], work: Work) -> dict[str, Any]:
+    """Look for anything of the test role among what a fold learns from; return what was checked, and the warnings.
+
+    Raises BagError with every finding: a patient, a file or nearly the same bag on both sides, or a tested slide that
+    the encoder was pretrained on. Slides without a bag are left out.
+    """
+    paths = {role: bags_of(work, slides)[0] for role, slides in roles.items()}
+    frame = work.cohort.frame
+    patients = dict(zip(frame["slide"], frame["patient"], strict=True))
+    faults = [
+        f"patient {patient!r} is in the roles {' and '.join(found)}"
+        for patient, found in shared_patients(roles, patients).items()
+    ]
+    twins, warnings = _same_files(paths)
+    faults += [*twins, *_near_duplicates(paths), *_pretrained(roles["test"], work)]
+    warnings += tcga_warning(list(paths["test"].items()))
+    if faults:
+        more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
+        raise BagError(f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}")
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return {"checked": CHECKED, "bags": sum(len(found) for found in paths.values()), "warnings": warnings}
+
+
+def audit_models(models: Sequence[Any], tests: Mapping[str, Sequence[Any]], work: Work) -> None:
+    """Compare what each checkpoint was fitted on with whom it is to be tested on; `tests` is models by slide.
+
+    Raises ModelError with every finding: a model that learnt from a tested slide or its patient, or whose scaler or
+    clinical encoder was fitted outside the fit role.
+    """
+    from wsi_mil.stages.trained import load
+
+    frame = work.cohort.frame
+    patients = dict(zip(frame["slide"], frame["patient"], strict=True))
+    tested: dict[str, list[str]] = {}
+    for slide, able in tests.items():
+        for model in able:
+            tested.setdefault(model.name, []).append(slide)
+    faults = []
+    for model in models:
+        told = load(model, work).training
+        learnt = {patients.get(slide, slide) for slide in told.slides}
+        both = [slide for slide in tested.get(model.name, []) if slide in told.slides or patients[slide] in learnt]
+        if both:
+            faults.append(f"{model.name} learnt from {len(both)} of the slides it is to be tested on, or from their "
+                          f"patients (first {both[0]!r})")  # fmt: skip
+        outside = sorted(set(told.scaled_on) - set(told.slides))
+        if outside:
+            faults.append(f"{model.name}: its scaler was fitted on slides outside its fold (first {outside[0]!r})")
+    if work.study.predict.models is not None:
+        # names of another cohort's slides may be the same by chance
+        for fault in faults:
+            logger.warning("%s; figures of slides that a model has learnt from say nothing", fault)
+    elif faults:
+        more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
+        raise ModelError(f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}; train again")
+
+
+def tcga_warning(paths: Sequence[tuple[str, Path]]) -> list[str]:
+    """A warning where slides of TCGA are read through an encoder that was pretrained on TCGA."""
+    tcga = [(slide, path) for slide, path in paths if TCGA_BARCODE.match(slide)]
+    if not tcga:
+        return []
+    encoder = header_of(tcga[0][1]).encoder
+    if encoder.saw_tcga not in ("yes", "probably"):
+        return []
+    return [
+        f"{len(tcga)} of {len(paths)} slides are of TCGA (first {tcga[0][0]!r}), and encoder {encoder.name!r} was "
+        f"{'' if encoder.saw_tcga == 'yes' else 'probably '}pretrained on TCGA: these figures may be better than "
+        "on slides it never saw; evaluate on another cohort too"
+    ]
+
+
+def _same_files(paths: Mapping[str, Mapping[str, Path]]) -> tuple[list[str], list[str]]:
+    """The same file under two names: a fault on both sides of the fold, a warning on one."""
+    seen: dict[str, tuple[str, str]] = {}
+    faults, warnings = [], []
+    for role, found in paths.items():
+        for slide, path in found.items():
+            header = header_of(path)
+            for mark in dict.fromkeys((header.slide.fingerprint, header.digest)):
+                other, of = seen.setdefault(mark, (slide, role))
+                if other == slide:
+                    continue
+                twins = f"slides {other!r} and {slide!r} are the same file"
+                if (of == "test") != (role == "test"):
+                    faults.append(f"{twins}, one to learn from and one to be tested on: leave one out of the cohort")
+                else:
+                    warnings.append(f"{twins}; both are in the role {role}")
+                break
+    return faults, warnings
+
+
+def _near_duplicates(paths: Mapping[str, Mapping[str, Path]]) -> list[str]:
+    """Bags of two files that hold the same tiles: a slide saved again, or cropped."""
+    tested = paths["test"]
+    learnt = {slide: path for role, found in paths.items() if role != "test" for slide, path in found.items()}
+    known = {slide: header_of(path).slide.fingerprint for slide, path in [*tested.items(), *learnt.items()]}
+    faults = []
+    for one, other in near_pairs(_signatures(tested), _signatures(learnt)):
+        if known[one] == known[other] or header_of(tested[one]).digest == header_of(learnt[other]).digest:
+            continue  # told as the same file
+        share = _share(tested[one], learnt[other], _changed(tested[one]), _changed(learnt[other]))
+        if share >= SAME_BAG:
+            faults.append(
+                f"slide {one!r} (test) and {other!r} (learnt from) are two files of one slide: {share:.0%} of the "
+                "tiles looked at are in both"
+            )
+    return faults
+
+
+def _pretrained(tested: Sequence[str], work: Work) -> list[str]:
+    """Tested slides that stand in the list of what the encoder was pretrained on."""
+    if work.study.train.encoder_saw is None:
+        return []
+    table = read_table(work.study.train.encoder_saw)
+    saw = {str(cell) for name in table.columns if name in ("slide", "patient") for cell in table[name]} - {""}
+    rows = work.rows_of(tested)
+    both = [slide for slide, who in zip(rows["slide"], rows["patient"], strict=True) if slide in saw or who in saw]
+    if not both:
+        return []
+    return [f"the encoder was pretrained on {len(both)} of the slides to be tested (first {both[0]!r})"]
+
+
+def _signatures(paths: Mapping[str, Path]) -> dict[str, Signature]:
+    return {slide: _signature(path, _changed(path)) for slide, path in paths.items()}
+
+
+def _rows(path: Path) -> Any:
+    return read_bag(path).features
+
+
+@lru_cache(maxsize=65536)
+def _signature(path: Path, changed_ns: int) -> Signature:
+    return signature(_rows(path))
+
+
+@lru_cache(maxsize=65536)
+def _share(one: Path, other: Path, one_changed_ns: int, other_changed_ns: int) -> float:
+    # Seeds and folds ask for the same pairs.
+    return share_found(_rows(one), _rows(other))
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns

@@ -1,0 +1,258 @@
+"""All numbers of a study that asks anything but one class a slide: each of its questions judged in its own measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsi_mil.bags import read_bag
+from wsi_mil.errors import TaskError
+from wsi_mil.evaluation import LOWER_IS_BETTER, Fold, Interval, Localisation, bootstrap_statistic
+from wsi_mil.report import Figure, Headline, Part, TableView, interval_figure, interval_text
+from wsi_mil.stages.answers import ANSWERS, Answers
+from wsi_mil.stages.baselines import BASELINES, SlideNumbers, numbers_of
+from wsi_mil.stages.evaluate import localise_maps, read_predicted, read_slides
+from wsi_mil.stages.features import bags_of
+from wsi_mil.stages.pages import METRIC_NAMES
+from wsi_mil.stages.predict import speaking_task
+from wsi_mil.stages.question import known
+from wsi_mil.stages.train import read_folds
+from wsi_mil.stages.truth import Truth
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.work import Work
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a report tells of one question."""
+
+    name: str
+    """Of the part of a joint task, or empty."""
+    answers: Answers
+    cases: int
+    of: str
+    """What a case is: slides or patients."""
+    measures: Mapping[str, Interval]
+    by_patient: Mapping[str, Interval]
+    """The same of the mean predictions of each patient; empty where the cases are patients, or have no patients."""
+    baselines: Mapping[str, Interval]
+    differences: Mapping[str, Interval]
+    figures: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """Labelled cases that no model had seen."""
+
+    slides: list[list[str]]
+    """Of each case."""
+    patients: list[str]
+    cells: pd.DataFrame
+    answers: NDArray[np.float64]
+
+
+def judge(
+    work: Work, *, draws: int, truth: Truth | None
+) -> tuple[list[Judged], Mapping[str, Mapping[str, Localisation]]]:
+    """Judge the cross-validated predictions of every question, and the maps; empty where nothing is labelled."""
+    slides = read_slides(work)
+    predicted = slides[slides["status"] == "predicted"]
+    paths, _ = bags_of(work, predicted["slide"])
+    numbers = {slide: numbers_of(read_bag(path)) for slide, path in paths.items()}
+    found = {} if truth is None else localise_maps(work, slides, numbers, {}, truth)
+    if work.study.predict.models is not None or not work.study.task.columns:
+        return [], found
+    own = predicted[predicted["part"] == "cross-validation"]
+    judged = []
+    for name, asked in work.study.task.questions.items():
+        answers = ANSWERS[asked.kind](asked, _names(name, work))
+        cases = _cases(name, answers, own, work)
+        if cases is not None:
+            judged.append(_judge(name, answers, cases, numbers, work, draws=draws))
+    return judged, found
+
+
+def pages(judged: Sequence[Judged]) -> list[Part]:
+    """Two parts of the page for each question: how well it is answered, and what answers it without a model."""
+    parts = []
+    for one in judged:
+        title = f": {one.name}" if one.name else ""
+        rows = [
+            [_named(name), _text(interval), *([_text(one.by_patient[name])] if one.by_patient else [])]
+            for name, interval in one.measures.items()
+        ]
+        headers = ["measure", f"{one.cases} {one.of}", *(["patients, mean of their slides"] if one.by_patient else [])]
+        text = (
+            "Each case is predicted by models that saw neither it nor another slide of its patient. Intervals are 95 % "
+            "percentile intervals over resampled patients; they are conditional on the trained models."
+        )
+        figures = [Figure(svg) for svg in one.figures]
+        parts.append(Part(f"Performance{title}", text, figures=figures, tables=[TableView(headers, rows)]))
+        if one.baselines:
+            parts.append(_baselines(one, title))
+    return parts
+
+
+def headlines(judged: Sequence[Judged]) -> list[Headline]:
+    """The leading number of each question, and what mean colour alone would give."""
+    found = []
+    for one in judged:
+        prefix = f"{one.name}, " if one.name else ""
+        leading = one.answers.leading
+        told = {f"{prefix}{METRIC_NAMES[leading]}": (one.measures[leading], f"{one.cases} {one.of}")}
+        if "mean colour" in one.baselines:
+            told[f"{prefix}{METRIC_NAMES[leading]}, mean colour alone"] = one.baselines["mean colour"], "baseline"
+        for name, (interval, note) in told.items():
+            bounds = f"95 % {interval.low:.3f} to {interval.high:.3f}"
+            found.append(Headline(f"{interval.value:.3f}", name, f"{bounds}, {note}"))
+    return found
+
+
+def figures(judged: Sequence[Judged]) -> dict[str, Any]:
+    """The numbers for programs, by question."""
+    return {
+        one.name or one.answers.asked.kind: {
+            "of": one.of,
+            "cases": one.cases,
+            "measures": {name: _plain(interval) for name, interval in one.measures.items()},
+            "patients": {name: _plain(interval) for name, interval in one.by_patient.items()},
+            "leading": one.answers.leading,
+            "baselines": {name: _plain(interval) for name, interval in one.baselines.items()},
+            "less_baseline": {name: _plain(interval) for name, interval in one.differences.items()},
+        }
+        for one in judged
+    }
+
+
+def _names(name: str, work: Work) -> list[str]:
+    """The answers of a question among those of the models."""
+    task = speaking_task(work)
+    parts = {part: one.names for part, one, _ in getattr(task, "parts", ())}
+    return list(parts.get(name, task.names))
+
+
+def _cases(name: str, answers: Answers, slides: pd.DataFrame, work: Work) -> _Cases | None:
+    """The cases of one question: slides, or patients where all of a patient's slides are read as one."""
+    asked, frame = answers.asked, work.cohort.frame
+    columns = [f"p_{name}_{one}" if name else f"p_{one}" for one in answers.names]
+    labelled = set(frame["slide"][known(asked, frame)])
+    rows = slides[slides["slide"].isin(labelled)]
+    if rows.empty:
+        return None
+    grouped = rows.groupby("patient", sort=False)["slide"].agg(list)
+    if work.study.model.bag_of == "patient":
+        rows = rows.drop_duplicates("patient")
+        members = [list(grouped[patient]) for patient in rows["patient"]]
+    else:
+        members = [[slide] for slide in rows["slide"]]
+    cells = work.rows_of(list(rows["slide"]))
+    return _Cases(members, list(rows["patient"]), cells, rows[columns].to_numpy(np.float64))
+
+
+def _judge(
+    name: str, answers: Answers, cases: _Cases, numbers: dict[str, SlideNumbers], work: Work, *, draws: int
+) -> Judged:
+    truth = answers.truth(cases.cells)
+    measures = answers.measures(truth, cases.answers)
+    intervals = {one: bootstrap_statistic(value, cases.patients, draws=draws) for one, value in measures.items()}
+    own, less = {}, {}
+    leading = measures[answers.leading]
+    for baseline, told in _run_baselines(answers, truth, cases, numbers, work).items():
+        other = answers.measures(truth, told)[answers.leading]
+        own[baseline] = bootstrap_statistic(other, cases.patients, draws=draws)
+        less[baseline] = bootstrap_statistic(
+            lambda weights, other=other: leading(weights) - other(weights), cases.patients, draws=draws
+        )
+    return Judged(
+        name,
+        answers,
+        len(cases.patients),
+        "patients" if work.study.model.bag_of == "patient" else "slides",
+        intervals,
+        _by_patient(name, answers, cases, work, draws=draws),
+        own,
+        less,
+        answers.figures(truth, cases.answers, cases.patients),
+    )
+
+
+def _by_patient(name: str, answers: Answers, cases: _Cases, work: Work, *, draws: int) -> dict[str, Interval]:
+    path = work.stage("predict").folder(work) / "patients.csv"
+    if not path.exists() or work.study.model.bag_of == "patient":
+        return {}
+    table = read_predicted(path).set_index("patient")
+    columns = [f"p_{name}_{one}" if name else f"p_{one}" for one in answers.names]
+    firsts = cases.cells.drop_duplicates("patient")
+    patients = list(firsts["patient"])
+    told = table.loc[patients, columns].to_numpy(np.float64)
+    measures = answers.measures(answers.truth(firsts), told)
+    return {one: bootstrap_statistic(value, patients, draws=draws) for one, value in measures.items()}
+
+
+def _run_baselines(
+    answers: Answers, truth: NDArray[np.float64], cases: _Cases, numbers: dict[str, SlideNumbers], work: Work
+) -> dict[str, NDArray[np.float64]]:
+    """Out-of-fold answers of every baseline for the cases; one that the folds are too small for is left out."""
+    place = {slide: row for row, slides in enumerate(cases.slides) for slide in slides}
+    folds = []
+    for _, rows in read_folds(work).groupby(["repeat", "fold"], sort=True):
+        by_role = {}
+        for role in ("fit", "select", "test"):
+            own = [place[slide] for slide in rows["slide"][rows["role"] == role] if slide in place]
+            by_role[role] = np.array(list(dict.fromkeys(own)), dtype=np.int64)
+        folds.append(Fold(**by_role))
+    found = {}
+    for name in BASELINES:
+        read = [[numbers[slide].by_baseline.get(name) for slide in slides] for slides in cases.slides]
+        if any(one is None for own in read for one in own):
+            continue
+        features = np.stack([np.mean([one for one in own if one is not None], axis=0) for own in read])
+        try:
+            told = answers.baseline(features, truth, folds)
+        except TaskError:
+            continue
+        if np.isfinite(told).any(axis=1).all():
+            found[name] = told
+    return found
+
+
+def _baselines(one: Judged, title: str) -> Part:
+    leading = one.answers.leading
+    model = one.measures[leading]
+    bars = {"the model": (model.value, model.low, model.high)}
+    bars |= {name: (told.value, told.low, told.high) for name, told in one.baselines.items()}
+    rows = [
+        [name, _text(told), _text(one.differences[name]), BASELINES[name].replace("logistic regression on ", "")]
+        for name, told in one.baselines.items()
+    ]
+    chart = interval_figure(bars, title=f"{METRIC_NAMES[leading]} with 95 % intervals", chance=one.answers.chance)
+    text = (
+        f"The same cases and folds, answered by {one.answers.baseline_by} on a few numbers a case. A model that does "
+        "not beat the layout of its tiles has not looked at the tissue; one that does not beat bag statistics has not "
+        "needed attention."
+    )
+    headers = ["baseline", METRIC_NAMES[leading], "model less baseline, paired", "what it reads"]
+    return Part(f"Baselines{title}", text, figures=[Figure(chart)], tables=[TableView(headers, rows)])
+
+
+def _named(measure: str) -> str:
+    better = " (lower is better)" if measure in LOWER_IS_BETTER else ""
+    if measure.startswith("auc_at_"):
+        return f"AUC at {measure.removeprefix('auc_at_')}"
+    if measure.startswith("auroc "):
+        return f"AUROC, {measure.removeprefix('auroc ')}"
+    return METRIC_NAMES[measure] + better
+
+
+def _text(interval: Interval) -> str:
+    return interval_text(interval.value, interval.low, interval.high)
+
+
+def _plain(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}

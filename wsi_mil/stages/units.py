@@ -1,0 +1,116 @@
+"""What one bag is: a slide, or all slides of a patient side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_mil import training
+from wsi_mil.bags import Bag, Draw
+from wsi_mil.errors import EmptyItem
+from wsi_mil.stages.features import bags_of, read_whole, usable
+
+if TYPE_CHECKING:
+    from wsi_mil.stages.work import Work
+
+APART = 100
+"""Cells between two slides of a patient: further than any method looks from a tile to its neighbours."""
+
+Tiles = tuple[NDArray[Any], NDArray[Any]]
+
+
+def units_of(work: Work, slides: Sequence[str]) -> list[tuple[str, ...]]:
+    """Slides that make one bag together, in the order of the first of each."""
+    if work.study.model.bag_of == "slide":
+        return [(slide,) for slide in slides]
+    units: dict[str, list[str]] = {}
+    for slide, patient in zip(slides, work.rows_of(slides)["patient"], strict=True):
+        units.setdefault(patient, []).append(slide)
+    return [tuple(unit) for unit in units.values()]
+
+
+class UnitBags:
+    """Bags of one or more slides each, by number."""
+
+    def __init__(self, bags: training.BagSource, units: Sequence[Sequence[int]]) -> None:
+        """`units` has the numbers of the slides of each."""
+        self._bags, self._units = bags, units
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def load(self, index: int, draw: Draw | None = None) -> Tiles:
+        """Features and cells, all or those that `draw` picks of all slides' tiles together.
+
+        A slide without a usable tile is left out unless all of them are.
+        """
+        if len(self._units[index]) == 1:
+            return self._bags.load(self._units[index][0], draw)
+        parts = []
+        for slide in self._units[index]:
+            try:
+                parts.append(self._bags.load(slide))
+            except EmptyItem:
+                continue
+        if not parts:
+            raise EmptyItem("not one tile of the patient's slides could be read and is of a quality to be used")
+        features, cells = side_by_side(parts)
+        rows = draw(len(features)) if draw else None
+        return (features, cells) if rows is None else (features[rows], cells[rows])
+
+
+def side_by_side(parts: Sequence[Tiles]) -> Tiles:
+    """Several slides' tiles as one bag: each slide's columns begin APART cells to the right of the slide before."""
+    if len(parts) == 1:
+        return parts[0]
+    moved, start = [], 0
+    for _, cells in parts:
+        own = cells - cells.min(axis=0)
+        moved.append(own + np.array([start, 0]))
+        start += int(own[:, 0].max()) + 1 + APART
+    return np.concatenate([features for features, _ in parts]), np.concatenate(moved)
+
+
+def with_siblings(bag: Bag, work: Work) -> tuple[list[Bag], int]:
+    """The bags that are read as one with the bag of a slide, in the cohort's order, and which of them is its own."""
+    if work.study.model.bag_of == "slide":
+        return [bag], 0
+    frame, own = work.cohort.frame, bag.slide.id
+    patient = frame["patient"][frame["slide"] == own].iloc[0]
+    slides = list(frame["slide"][frame["patient"] == patient])
+    if work.study.predict.models is None:
+        from wsi_mil.stages.train import read_folds
+
+        # Slides of a patient outside the folds are read apart from those within, as they were in training.
+        learning = set(read_folds(work)["slide"])
+        slides = [slide for slide in slides if (slide in learning) == (own in learning)]
+    found, _ = bags_of(work, slides)
+    bags = [bag if slide == own else read_whole(path, work.study.model.beside) for slide, path in found.items()]
+    bags = [one for one in bags if one.usable.any() or one.slide.id == own]
+    return bags, [one.slide.id for one in bags].index(own)
+
+
+def read_unit(bags: Sequence[Bag], own: int) -> tuple[Tiles, slice]:
+    """The tiles of some bags as one, and where those of the bag `own` lie. Raises EmptyItem where it has none."""
+    parts = [usable(bag) for bag in bags]
+    start = sum(len(features) for features, _ in parts[:own])
+    return side_by_side(parts), slice(start, start + len(parts[own][0]))
+
+
+def cut(said: training.Inference, own: slice) -> training.Inference:
+    """What was said of one slide's tiles; the logits are those of all of the patient's."""
+    return replace(
+        said,
+        scores=said.scores[own],
+        attention=None if said.attention is None else said.attention[own],
+        contributions=None if said.contributions is None else said.contributions[own],
+    )
+
+
+def first_slide(work: Work, slide: str, bags: Sequence[Bag]) -> str:
+    """The slide whose row of the table tells of the patient: the first of those that are read together."""
+    return slide if work.study.model.bag_of == "slide" else bags[0].slide.id
