@@ -162,7 +162,7 @@ class App {
       const score = scoreOf(said);
       const right = isRight(one, pane.model ?? this.list.model);
       const name = score && score.name !== said.predicted ? `, ${score.name}` : "";
-      const words = score ? `${name} ${score.value.toFixed(3)}${score.calibrated ? " (calibrated)" : ""}` : "";
+      const words = score ? `${name} ${score.value.toPrecision(3)}${score.calibrated ? " (calibrated)" : ""}` : "";
       const chip = element("span", `chip ${right === false ? "wrong" : right ? "right" : ""}`);
       chip.textContent = `predicted ${said.predicted}${words}`;
       parts.push(chip);
