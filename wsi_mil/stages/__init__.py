@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from wsi_mil.stages.study import Study as Study
     from wsi_mil.stages.study import load_study as load_study
     from wsi_mil.stages.study import study_of_model as study_of_model
+    from wsi_mil.stages.sweep import CHOSEN as CHOSEN
+    from wsi_mil.stages.sweep import read_sweep as read_sweep
+    from wsi_mil.stages.sweep import score_sweep as score_sweep
     from wsi_mil.stages.validation import validate_study as validate_study
     from wsi_mil.stages.work import Work as Work
 
@@ -55,6 +58,9 @@ _PLACES = {
     "Work": "work",
     "load_study": "study",
     "run": "runner",
+    "CHOSEN": "sweep",
+    "read_sweep": "sweep",
+    "score_sweep": "sweep",
     "study_of_model": "study",
 }
 
