@@ -104,14 +104,18 @@ def score_sweep(name: str, tried: Mapping[str, Work], *, draws: int = 1000) -> l
     if len(tried) < 2:
         raise StageError(f"a sweep compares two combinations or more, and {len(tried)} could be trained and predicted")
     losses = pd.DataFrame({label: _losses(work) for label, work in tried.items()})
-    choice = losses.idxmin(axis=1)
+    lowest = losses.to_numpy().argmin(axis=1)
+    choice = {
+        (int(repeat), int(fold)): str(losses.columns[best])
+        for (repeat, fold), best in zip(losses.index, lowest, strict=True)
+    }
     first = next(iter(tried.values()))
-    together = _together(choice.to_dict(), tried)
+    together = _together(choice, tried)
     tables = {CHOSEN: together, **{label: read_slides(work) for label, work in tried.items()}}
     scored = {label: measured(tried.get(label, first), table, draws=draws) for label, table in tables.items()}
     found = [_ordered(question, scored) for question in scored[CHOSEN]]
     folder = first.root / "sweep" / folder_name(name)
-    chosen = losses.assign(chosen=choice).rename_axis(["repeat", "fold"]).reset_index()
+    chosen = losses.assign(chosen=list(choice.values())).rename_axis(["repeat", "fold"]).reset_index()
     files.write_text(folder / "chosen.csv", chosen.to_csv(index=False))
     files.write_text(folder / "slides.csv", together.to_csv(index=False))
     files.write_text(folder / "table.csv", _table(found).to_csv(index=False))
@@ -126,7 +130,7 @@ def _losses(work: Work) -> pd.Series:
         epoch = files.read_json(model.folder / "model.json")["training"]["epoch"]
         if "select_loss" not in history:
             raise StageError(f"{model.name} has no loss on the select role: a sweep needs split.select above 0")
-        loss = float(history.set_index("epoch").at[epoch, "select_loss"])
+        loss = float(history.loc[history["epoch"] == epoch, "select_loss"].to_numpy()[0])
         rows.append({"repeat": model.repeat, "fold": model.fold, "loss": loss})
     return pd.DataFrame(rows).groupby(["repeat", "fold"])["loss"].mean()
 
@@ -142,8 +146,8 @@ def _together(choice: Mapping[Fold, str], tried: Mapping[str, Work]) -> pd.DataF
     answers = [column for column in rows.columns if column.startswith("p_")]
     means = rows.groupby("slide")[answers].mean()
     table = read_slides(next(iter(tried.values())))
-    own = table["slide"].isin(means.index) & (table["part"] == "cross-validation")
-    table = table[own].drop(columns=["predicted", "disagreement"], errors="ignore")
+    tested = table["slide"].isin(means.index) & (table["part"] == "cross-validation")
+    table = table[tested].drop(columns=["predicted", "disagreement"], errors="ignore")
     return table.assign(**{name: table["slide"].map(means[name]) for name in answers}, status="predicted")
 
 
