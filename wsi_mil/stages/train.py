@@ -188,7 +188,9 @@ def _model(work: Work, *, dim: int, n_out: int, clinical: ClinicalEncoder | None
     section = work.study.model
     sizes = clinical.sizes if clinical else ()
     options = {**_regions(work), **section.options}
-    return models.build_model(section.name, dim=dim, n_out=n_out, factors=sizes, seed=seed, **options)
+    return models.build_model(
+        section.name, dim=dim, n_out=n_out, factors=sizes, fusion=section.fusion, seed=seed, **options
+    )
 
 
 def _records(
