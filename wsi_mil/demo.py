@@ -62,5 +62,6 @@ def run_demo(folder: Path, *, slides: int, on: str, console: Console) -> bool:
     )
     console.print(f"report    {work.root / 'report' / 'index.html'}")
     console.print(f"heatmaps  {work.stage('heatmap').folder(work)}")
+    console.print(f"viewer    wsi-mil view {work.root} --truth {cohort / 'truth'}")
     console.print(f"tables    {work.stage('predict').folder(work)}")
     return True

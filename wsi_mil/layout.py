@@ -11,6 +11,7 @@ work/                        one study on disk, readable by a person
   calibrate/<model>/                     slides.csv, patients.csv, calibration.json
   heatmap/<model>/A1/                    A1.h5 (raw scores), A1.png, A1.geojson, other exports
   report/index.html
+  annotations/A1.geojson                 regions drawn in the viewer
 Every stage folder also holds stage.json (how it was made) and .made/ (one record an item).
 """
 

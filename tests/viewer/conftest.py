@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -51,9 +52,12 @@ class Planted:
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Planted:
+def planted(seen: Planted, tmp_path: Path) -> Planted:
     """A study of a test's own."""
-    return plant(tmp_path / "study")
+    shutil.copytree(seen.root, tmp_path / "study")
+    table = tmp_path / "study" / "work" / "cohort.csv"
+    table.write_text(table.read_text().replace(str(seen.root), str(tmp_path / "study")))
+    return Planted(tmp_path / "study")
 
 
 @pytest.fixture(scope="session")

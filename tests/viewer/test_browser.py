@@ -254,11 +254,16 @@ def test_two_views_move_together_until_they_are_parted(opened: Callable[..., Any
     assert page.locator(".pane").nth(1).get_attribute("data-slide") == "L1"
     page.evaluate("window.viewer.activate(window.viewer.panes[0]); window.viewer.panes[0].look(896, 640, 0.7)")
     settle(page)
-    views = page.evaluate("window.viewer.panes.map((one) => [...one.centre(), one.resolution()])")
-    assert views[1] == pytest.approx(views[0], rel=1e-3)
+    for _ in range(2):
+        views = page.evaluate("window.viewer.panes.map((one) => [...one.centre(), one.resolution()])")
+        assert views[1] == pytest.approx(views[0], rel=1e-3)
+        page.locator(".tile").first.click()
+        settle(page)
+    page.evaluate("window.viewer.panes[0].look(896, 640, 0.7)")
+    settle(page)
     for pane in (0, 1):
         slide_to(page, "opacity", 0)
-        assert np.abs(colour(page, IN_LESION, pane) - LESION_RGB).max() < 5
+        assert np.abs(colour(page, (832, 704), pane) - LESION_RGB).max() < 5
     page.locator(".pane").nth(1).locator(".view").click(position={"x": 60, "y": 60})
     choose(page, "B1")
     names = [page.locator(".pane").nth(number).get_attribute("data-slide") for number in (0, 1)]

@@ -49,6 +49,14 @@ def test_regions_are_the_truth_of_maps(planted: Planted) -> None:
     assert all(len(one["id"]) == 36 for one in written["features"]), "QuPath wants a UUID"
 
 
+def test_a_stroke_that_crosses_itself_is_one_region(planted: Planted) -> None:
+    cohort = planted.cohort()
+    case = cohort.cases[L1]
+    ring = [[300, 300], [900, 300], [900, 900], [290, 900], [290, 310], [310, 290]]
+    with open_slide(case.path) as slide:
+        assert save_regions(cohort, case, slide, [{"name": "x", "rings": [ring]}]) == 1
+
+
 def test_saving_no_region_removes_the_file(planted: Planted) -> None:
     cohort = planted.cohort()
     case = cohort.cases[L1]

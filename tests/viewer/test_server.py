@@ -119,6 +119,11 @@ def test_no_reply_names_a_patient_or_a_place_on_the_disk(client: TestClient, pla
         body = client.get(path).content
         assert CANARY.encode() not in body
         assert str(planted.root).encode() not in body
+    (planted.root / "slides" / "L1.tiff").write_text("no slide")
+    broken = client.get(f"/api/slide/{L1}")
+    assert broken.status_code == 409
+    assert "L1.tiff" in broken.json()["error"]
+    assert str(planted.root) not in broken.text
     (planted.root / "slides" / "L1.tiff").unlink()
     gone = client.get(f"/api/slide/{L1}")
     assert gone.status_code == 409

@@ -98,7 +98,7 @@ class Slide(ABC):
         return
 
     def stored_jpeg(self, level: int, column: int, row: int) -> bytes | None:
-        """A stored tile that lies wholly inside its level, as a JPEG file that any decoder reads with the right colours.
+        """A stored tile that lies wholly inside its level, as a JPEG file that says its own colours.
 
         None where the level is not stored so, or the file would tell more than pixels. Raises SlideError where the
         tile is cut off.

@@ -104,7 +104,11 @@ def read_cases(root: Path, *, truth: Path | None = None, slides: Path | None = N
             raise StageError(f"--{what} {folder} is no folder")
     rows = read_table(root / "cohort.csv")
     models = _models(root)
-    tables = {model: _table(root / "predict" / model / "slides.csv") for model in models}
+    # The table of `calibrate` is that of `predict` with more columns.
+    tables = {
+        model: _table(root / "predict" / model / "slides.csv", more=root / "calibrate" / model / "slides.csv")
+        for model in models
+    }
     cases = {}
     for row in rows.to_dict("records"):
         case = _case(root, {str(name): str(value) for name, value in row.items()}, tables, slides)
@@ -123,7 +127,10 @@ def _models(root: Path) -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
-def _table(path: Path) -> dict[str, dict[str, str]]:
+def _table(path: Path, *, more: Path) -> dict[str, dict[str, str]]:
+    """Rows by slide; those of `more` where it was made after the table."""
+    if more.is_file() and not (path.is_file() and path.stat().st_mtime_ns > more.stat().st_mtime_ns):
+        path = more
     if not path.is_file():
         return {}
     frame = read_table(path)
@@ -151,6 +158,7 @@ def _case(root: Path, row: dict[str, str], tables: dict[str, dict[str, dict[str,
 def _prediction(row: dict[str, str]) -> Prediction:
     probabilities = _answers(row, ("p_",))
     flags = [said for name, said in FLAGS.items() if row.get(name, "").lower() in TRUE]
+    flags += _decision_flags(row)
     if row.get("status", "predicted") not in ("predicted", ""):
         flags.append(row["status"])
     return Prediction(
@@ -161,6 +169,13 @@ def _prediction(row: dict[str, str]) -> Prediction:
         flags=tuple(dict.fromkeys(flags)),
         note=row.get("note", ""),
     )
+
+
+def _decision_flags(row: dict[str, str]) -> list[str]:
+    """A conformal set that is not one class, and a decision at the threshold that is not the likeliest class."""
+    held, called = row.get("set", ""), row.get("decision", "")
+    flags = ["unknown"] if held == "none" else [held.replace("|", " or ")] if "|" in held else []
+    return flags + ([f"called {called}"] if called and called != row.get("predicted", "") else [])
 
 
 def _answers(row: dict[str, str], prefixes: tuple[str, ...]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
 
 from wsi_mil import files
 from wsi_mil.errors import StageError
@@ -21,6 +22,9 @@ from wsi_mil.viewer.cases import ANNOTATIONS, Case, Cohort
 
 MOST_POLYGONS, MOST_CORNERS = 10_000, 200_000
 """Of one request."""
+
+SLIVER = 0.01
+"""Share of the largest part of an area below which another part of it is dropped."""
 
 COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 """Okabe and Ito's colours, told apart by all; a class has always the same one."""
@@ -64,7 +68,7 @@ def edit_tissue(cohort: Cohort, case: Case, slide: Slide, told: Any) -> None:
     annotations/tissue-before/. Raises StageError where an area is no polygon, or nothing would be left.
     """
     path = cohort.outline_file(case)
-    outline = MultiPolygon()
+    outline: BaseGeometry = MultiPolygon()
     if path.is_file():
         outline = outline_from_geojson(path.read_text(encoding="utf-8"), where=path.name)
     for number, edit in enumerate(_list(told)):
@@ -132,6 +136,9 @@ def _areas(told: dict[str, Any], slide: Slide, where: str) -> list[Polygon]:
     parts = [part for part in shapely.get_parts(shapely.get_parts(inside)) if isinstance(part, Polygon) and part.area]
     if not parts:
         raise StageError(f"{where} has no area on the slide")
+    # Where a stroke crosses itself it leaves slivers, which nobody meant.
+    least = SLIVER * max(part.area for part in parts)
+    parts = [part for part in parts if part.area >= least]
     return [Polygon(_rounded(part.exterior.coords), [_rounded(one.coords) for one in part.interiors]) for part in parts]
 
 

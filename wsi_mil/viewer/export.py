@@ -1,4 +1,4 @@
-"""A folder that opens from disk: the page, and each slide with its maps as a script, since such pages may not fetch."""
+"""A folder that opens from disk: the page, and each slide as a script, since such pages may not fetch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from wsi_mil.heatmaps import Heatmap
 from wsi_mil.viewer import layers
 from wsi_mil.viewer.cases import Case, Cohort
 from wsi_mil.viewer.handles import Handles
-from wsi_mil.viewer.pyramid import crop_jpeg
 from wsi_mil.viewer.listen import LIBRARY, require_library
+from wsi_mil.viewer.pyramid import crop_jpeg
 
 MODULES = ("source.js", "heat.js", "pane.js", "cases.js", "tools.js", "picture.js", "side.js", "main.js")
 """In an order in which each finds what it imports; as one script, for pages from disk may not load modules."""
@@ -29,7 +29,12 @@ MODULES = ("source.js", "heat.js", "pane.js", "cases.js", "tools.js", "picture.j
 TILES_SHOWN, THUMB_PX = 6, 112
 """Highest and lowest tiles of each layer that come along, as the page asks for them."""
 
-CONTENT_POLICY = "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; img-src data: blob: file:"
+EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+"""Digest of nothing, as in the server's policy."""
+
+CONTENT_POLICY = (
+    f"default-src 'none'; script-src 'self' file:; style-src 'self' file: {EMPTY_STYLE}; img-src data: blob: file:"
+)
 
 
 @dataclass
@@ -77,7 +82,7 @@ def export_viewer(cohort: Cohort, folder: Path, *, only: Sequence[str] = (), max
 
 
 def bundled() -> str:
-    """The page's modules as one script: imports dropped, exports made plain. Their top-level names are all different."""
+    """The page's modules as one script: imports dropped, exports made plain. Top-level names differ."""
     folder = resources.files("wsi_mil.viewer") / "static"
     parts = []
     for name in MODULES:

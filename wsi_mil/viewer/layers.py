@@ -25,7 +25,7 @@ COLOUR_MAPS = {
     "purple-orange": "PuOr_r",
     "brown-teal": "BrBG",
 }
-"""Maps that are even to the eye and safe for the colour-blind, by the names shown; the last three are for signed scores."""
+"""Even to the eye and safe for the colour-blind, by the names shown; the last three are for signed scores."""
 
 DIVERGING = ("blue-red", "purple-orange", "brown-teal")
 
@@ -65,6 +65,7 @@ def case_list(cohort: Cohort) -> dict[str, Any]:
 def slide_told(cohort: Cohort, case: Case, opened: Opened) -> dict[str, Any]:
     """Size, scale (micrometres per level-0 pixel, or null), levels from coarse to fine, and the polygons over it."""
     slide = opened.slide
+    mpp: list[float] | None
     try:
         mpp = list(slide.mpp)
     except ScaleError:
@@ -103,7 +104,7 @@ def places(heatmap: Heatmap) -> bytes:
 
 
 def channel(heatmap: Heatmap, number: int) -> bytes:
-    """Scores of one channel as float32, little-endian, NaN where there is none. Raises IndexError for a wrong number."""
+    """Scores of one channel as float32, little-endian, NaN where there is none. Raises IndexError for no channel."""
     if not 0 <= number < len(heatmap.channels):
         raise IndexError(f"no channel {number} of {len(heatmap.channels)}")
     return np.ascontiguousarray(heatmap.scores[:, number], dtype="<f4").tobytes()
@@ -145,8 +146,7 @@ def polygons(path: Path | None) -> list[dict[str, Any]]:
     found = []
     for feature in features if isinstance(features, list) else []:
         geometry = feature.get("geometry", feature) if isinstance(feature, dict) else None
-        for rings in _rings(geometry):
-            found.append({"name": _class_name(feature), "rings": rings})
+        found += [{"name": _class_name(feature), "rings": rings} for rings in _rings(geometry)]
     return found
 
 

@@ -83,10 +83,13 @@ def require_library() -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # asyncio sends at once only on sockets that say they speak TCP; others wait 40 ms for each reply's second part.
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
+        # From here on visitors wait in line, while the server starts.
+        listener.listen(128)
     except OSError as error:
         raise ConfigError(
             f"cannot listen at {host}:{port} ({error.strerror or error}): choose another --port"

@@ -12,7 +12,7 @@ from wsi_mil.geometry import Box
 from wsi_mil.slides import Slide, picture_of
 
 TILE_PX = 256
-"""Side of the tiles of levels that the slide does not store."""
+"""Side of the tiles of slides that are not stored in tiles that suit."""
 
 STORED_TILES_PX = (128, 1024)
 """Sides that stored tiles may have to be shown as they are; smaller ones cost a request each, larger ones a wait."""
@@ -54,11 +54,12 @@ class ViewLevel:
 def view_levels(slide: Slide) -> tuple[ViewLevel, ...]:
     """The levels from fine to coarse, until one fits into a tile or costs too much to make."""
     width, height = slide.size_l0
+    tile = _shown_tile(slide, 0)
     levels: list[ViewLevel] = []
     factor = 1
     while True:
         level = _stored_level(slide, factor) or ViewLevel(
-            (float(factor), float(factor)), math.ceil(width / factor), math.ceil(height / factor), (TILE_PX,) * 2, None
+            (float(factor), float(factor)), math.ceil(width / factor), math.ceil(height / factor), tile, None
         )
         if levels and _pixels_read(slide, level) > MOST_READ_PX:
             break
@@ -118,11 +119,15 @@ def _stored_level(slide: Slide, factor: int) -> ViewLevel | None:
         made = number > 0 and tile is not None and whole is not None and tile[0] < whole[0]
         if made or max(abs(value / factor - 1) for value in level.downsample) > SAME_LEVEL:
             continue
-        low, high = STORED_TILES_PX
-        fits = tile is not None and low <= min(tile) and max(tile) <= high
-        shown = tile if tile is not None and fits else (TILE_PX, TILE_PX)
-        return ViewLevel(level.downsample, level.width, level.height, shown, number)
+        return ViewLevel(level.downsample, level.width, level.height, _shown_tile(slide, number), number)
     return None
+
+
+def _shown_tile(slide: Slide, number: int) -> tuple[int, int]:
+    """The tiles of a level as it is stored, where they suit: a tile of half the scale then takes four, and not nine."""
+    tile = slide.tile_px(number)
+    low, high = STORED_TILES_PX
+    return tile if tile is not None and low <= min(tile) and max(tile) <= high else (TILE_PX, TILE_PX)
 
 
 def _source(slide: Slide, level: ViewLevel) -> int:

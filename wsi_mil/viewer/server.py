@@ -43,6 +43,8 @@ def make_app(
     """The application that serves a cohort to those who know the token, at loopback and at `hosts`."""
     pages = Pages(cohort, handles or Handles())
     routes = [
+        # First, since it is asked for a hundred times as often as all others.
+        Route("/tile/{key}/{level:int}/{column:int}_{row:int}.jpg", pages.tile),
         Route("/", pages.index),
         Route("/static/{name}", pages.static),
         Route("/api/cases", pages.cases),
@@ -54,7 +56,6 @@ def make_app(
         Route("/api/map/{key}/{model}", pages.map),
         Route("/api/map/{key}/{model}/places", pages.places),
         Route("/api/map/{key}/{model}/{channel:int}", pages.channel),
-        Route("/tile/{key}/{level:int}/{column:int}_{row:int}.jpg", pages.tile),
     ]
     return Starlette(
         routes=routes,

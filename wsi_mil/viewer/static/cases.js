@@ -1,5 +1,6 @@
 // The list of slides: found, sorted, filtered, and walked through by keyboard.
 
+import { short } from "./heat.js";
 import { element } from "./pane.js";
 
 const SHOWN_AT_ONCE = 400;
@@ -95,9 +96,11 @@ export class CaseList {
     if (said?.predicted) line.append(element("span", "arrow", "\u2192"), element("span", "said", said.predicted));
     const score = scoreOf(said);
     if (score) {
-      const number = element("span", "score", score.value.toFixed(2));
-      number.title = `${score.calibrated ? "calibrated " : ""}probability of ${score.name}`;
+      const number = element("span", "score", score.share ? score.value.toFixed(2) : short(score.value));
+      number.title = score.share ? `${score.calibrated ? "calibrated " : ""}probability of ${score.name}` : score.name;
       line.append(number);
+    }
+    if (score?.share) {
       const bar = element("span", "meter");
       const fill = element("i");
       fill.style.width = `${100 * score.value}%`;
@@ -146,15 +149,21 @@ export class CaseList {
 export function scoreOf(said) {
   if (!said) return null;
   const names = Object.keys(said.probabilities);
+  if (!names.includes(said.predicted)) {
+    // No class was called: a number, a risk or several labels. The last answer stands for it.
+    const last = names[names.length - 1];
+    return last === undefined ? null : { name: last, value: said.probabilities[last], calibrated: false, share: false };
+  }
   const name = names.length === 2 ? names[1] : said.predicted;
   const calibrated = said.calibrated[name] !== undefined;
   const value = calibrated ? said.calibrated[name] : said.probabilities[name];
-  return value === undefined ? null : { name, value, calibrated };
+  return value === undefined ? null : { name, value, calibrated, share: true };
 }
 
 export function isRight(one, model) {
-  const said = one.predictions[model]?.predicted;
-  return said && one.label ? said === one.label : null;
+  const said = one.predictions[model];
+  const names = Object.keys(said?.probabilities ?? {});
+  return names.includes(said?.predicted) && names.includes(one.label) ? said.predicted === one.label : null;
 }
 
 export function flagsOf(one, model) {

@@ -107,6 +107,7 @@ class App {
     if (this.active === pane) return;
     this.drawWith(null);
     this.active = pane;
+    this.relate();
     this.list.select(pane.key);
     this.changed(pane);
   }
@@ -135,7 +136,7 @@ class App {
     } finally {
       this.following = false;
     }
-    this.offset = null;
+    this.relate();
     this.remember();
   }
 
@@ -161,7 +162,7 @@ class App {
       const score = scoreOf(said);
       const right = isRight(one, pane.model ?? this.list.model);
       const name = score && score.name !== said.predicted ? `, ${score.name}` : "";
-      const words = score ? `${name} ${score.value.toFixed(3)}${score.calibrated ? " (calibrated)" : ""}` : "";
+      const words = score ? `${name} ${score.value.toPrecision(3)}${score.calibrated ? " (calibrated)" : ""}` : "";
       const chip = element("span", `chip ${right === false ? "wrong" : right ? "right" : ""}`);
       chip.textContent = `predicted ${said.predicted}${words}`;
       parts.push(chip);
@@ -187,13 +188,9 @@ class App {
     if (this.following || !this.linked || this.panes.length < 2 || leader !== this.active) return;
     const other = this.panes.find((one) => one !== leader);
     if (![leader, other].every((one) => one.slide && one.viewer.world.getItemCount())) return;
+    if (this.offset?.of !== leader) this.relate();
     const [leading, led] = [leader, other].map((pane) => pane.slide.mpp?.[0] ?? 1);
     const [x, y] = leader.centre();
-    if (this.offset?.of !== leader) {
-      const [otherX, otherY] = other.centre();
-      const zoom = (other.resolution() * led) / (leader.resolution() * leading);
-      this.offset = { of: leader, zoom, x: otherX * led - x * leading * zoom, y: otherY * led - y * leading * zoom };
-    }
     const { zoom } = this.offset;
     this.following = true;
     other.look(
@@ -204,12 +201,25 @@ class App {
     this.following = false;
   }
 
+  // How the other view lies to the active one, now.
+  relate() {
+    this.offset = null;
+    const leader = this.active;
+    const other = this.panes.find((one) => one !== leader);
+    if (![leader, other].every((one) => one?.slide && one.viewer.world.getItemCount())) return;
+    const [leading, led] = [leader, other].map((pane) => pane.slide.mpp?.[0] ?? 1);
+    const [[x, y], [otherX, otherY]] = [leader.centre(), other.centre()];
+    const zoom = (other.resolution() * led) / (leader.resolution() * leading);
+    this.offset = { of: leader, zoom, x: otherX * led - x * leading * zoom, y: otherY * led - y * leading * zoom };
+  }
+
   // Both views at one scale, from where each of them is.
   sameScale() {
     const other = this.panes.find((one) => one !== this.active);
     if (!other?.slide || !this.active.slide) return;
     const [leading, led] = [this.active, other].map((pane) => pane.slide.mpp?.[0] ?? 1);
     other.look(...other.centre(), (this.active.resolution() * leading) / led);
+    this.relate();
   }
 
   async toggleBeside(one) {
@@ -235,7 +245,7 @@ class App {
       pane.root.remove();
       this.activate(this.panes[0]);
     }
-    this.offset = null;
+    this.relate();
     this.changed(this.active);
   }
 
@@ -376,7 +386,7 @@ class App {
 
   setLinked(linked) {
     this.linked = linked;
-    this.offset = null;
+    this.relate();
     byId("link").setAttribute("aria-pressed", String(linked));
   }
 
