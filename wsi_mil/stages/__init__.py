@@ -31,7 +31,7 @@ STAGES = {
     "tissue": "Find the tissue of each slide.",
     "tile": "Lay a grid of tiles over the tissue of each slide.",
     "extract": "Turn the tiles of each slide into a bag of features.",
-    "split": "Deal the patients into folds: fit, select, calibrate and test.",
+    "split": "Deal the patients into folds: who trains, who chooses, who is tested.",
     "train": "Train one model for each fold and seed.",
     "predict": "Predict every slide and patient with models that never saw them.",
     "calibrate": "Calibrate the predictions and decide, on patients of their own.",
