@@ -55,7 +55,8 @@ def bag_study(
     table.to_csv(folder / "cohort.csv", index=False)
     (folder / "study.yaml").write_text(
         "cohort: {table: cohort.csv, slides: none}\ntask: {label: label}\nextract: {encoder: phikon}\n"
-        "split: {folds: 2, select: 0.25}\ntrain: {epochs: 4, lr: 0.03, batch_bags: 8}\nmodel: {options: {hidden: 8, attention: 4}}\n"
+        "split: {folds: 2, select: 0.25}\ntrain: {epochs: 4, lr: 0.03, batch_bags: 8}\n"
+        "model: {options: {hidden: 8, attention: 4}}\n"
         "report: {draws: 100}\nruntime: {threads: 1}\n"
     )
     work = Work(folder / "work", load_study(folder / "study.yaml", list(settings)))

@@ -187,6 +187,7 @@ def test_every_question_has_its_labels(cohort: Path) -> None:
         by_patient.setdefault(row["patient"], set()).add(tuple(row[name] for name in OUTCOMES))
         assert (row["lesion"] == "1") == (row["label"] == LABELS[1])
         assert (row["grade"] == "0") == (row["lesion"] == "0")
+        assert row["extensive"] in ("", str(int(float(row["lesion_percent"]) > 8)))
         assert row["dense"] in ("0", "1", "")
         assert float(row["months"]) > 0
     assert all(len(told) == 1 for told in by_patient.values())

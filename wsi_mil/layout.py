@@ -7,7 +7,8 @@ work/                        one study on disk, readable by a person
   extract/<encoder>/A1.h5                bag
   split/folds.csv                        repeat, fold, slide, patient, role
   train/<model>/seed-0/repeat-0-fold-0/  model.safetensors, model.json, history.csv
-  predict/<model>/                       slides.csv, patients.csv, folds.csv
+  predict/<model>/                       slides.csv, patients.csv, models.csv, calibrate.csv
+  calibrate/<model>/                     slides.csv, patients.csv, calibration.json
   heatmap/<model>/A1/                    A1.h5 (raw scores), A1.png, A1.geojson, other exports
   report/index.html
   annotations/A1.geojson                 regions drawn in the viewer

@@ -39,7 +39,7 @@ def test_slides_of_like_tissue_are_not_taken_for_one_another() -> None:
 
 
 def test_empty_glass_alone_does_not_make_twins() -> None:
-    glass = np.zeros((400, 24), dtype=np.float32)
+    glass = np.zeros((4000, 24), dtype=np.float32)
     one, other = np.concatenate([_bag(0, 300), glass]), np.concatenate([_bag(1, 300), glass])
     assert share_found(one, other) < 0.1
 

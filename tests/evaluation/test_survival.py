@@ -79,6 +79,14 @@ def test_censoring_by_hand() -> None:
     assert auc_at(times, events, risk, 3.0, five)[0] == pytest.approx((2 + 4 / 3) / (2 * (1 + 4 / 3)))
 
 
+def test_who_dies_at_a_time_is_gone_before_the_censored_of_that_time() -> None:
+    times, events = np.array([1.0, 2.0, 2.0, 3.0]), np.array([True, True, False, True])
+    survival = np.array([0.1, 0.5, 0.3, 0.8])
+    # two are left for the censoring at 2, one of whom leaves: G = 1/2 from 2 on, and 1 just before
+    wanted = (0.1**2 + 0.5**2 + 0.2**2 / 0.5) / 4
+    assert brier_at(times, events, survival, 2.0, np.ones((1, 4)))[0] == pytest.approx(wanted)
+
+
 def test_weights_are_resampled_lists_with_their_own_censoring() -> None:
     weights = RANDOM.integers(0, 3, size=(3, 60)).astype(float)
     survival = RANDOM.random((60, 3))

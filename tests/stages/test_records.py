@@ -70,11 +70,21 @@ def test_a_record_goes_the_whole_way(table: Path, root: Path, cohort: Path) -> N
     assert after.loc[slide, "note"] == "nothing is known of age, sex, wait"
 
 
+def test_any_model_reads_a_record_with_fusion(table: Path, root: Path, cohort: Path) -> None:
+    told = (f"cohort.table={table}", "cohort.clinical={age: number, sex: category}", "train.epochs=1")
+    work = open_work(cohort, root, *told, "model.fusion=film")
+    for stage in ("train", "predict", "heatmap"):
+        assert {one.kind for one in run_stage(work, stage)} == {"made"}
+    model = load_checkpoint(root / "train" / "abmil" / "seed-0" / "fold-0").model
+    assert model.spec.fusion == "film"
+    assert model.exact_contributions
+
+
 def test_models_without_a_use_for_records_say_so(table: Path, root: Path, cohort: Path) -> None:
     work = open_work(cohort, root, f"cohort.table={table}", PERSAM[2])
     outcome = run_stage(work, "train")[0]
     assert outcome.kind == "failed"
-    assert "takes no clinical record" in outcome.why
+    assert "set fusion to concat, gated or film" in outcome.why
 
 
 def test_faults_of_the_record_are_told_before_any_work(table: Path, root: Path, cohort: Path) -> None:

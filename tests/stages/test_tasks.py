@@ -13,13 +13,13 @@ from studies import open_work, run_stage
 
 from wsi_mil.errors import CohortError, ConfigError
 from wsi_mil.heatmaps import heatmap_from_hdf5
-from wsi_mil.stages import Work
+from wsi_mil.stages import Work, study_of_model
 
 PLAIN = ("task.label=''", "task.classes=[]")
 QUESTIONS = {
     "multilabel": (*PLAIN, "task.kind=multilabel", "task.labels=[lesion, dense]"),
     "regression": ("task.classes=[]", "task.kind=regression", "task.label=lesion_percent", "task.objective=huber"),
-    "ordinal": ("task.classes=[]", "task.kind=ordinal", "task.label=grade", "task.objective=cumulative"),
+    "ordinal": ("task.classes=[]", "task.kind=ordinal", "task.label=grade"),
     "survival": (*PLAIN, "task.kind=survival", "task.time=months", "task.event=died", "task.horizons=[12, 36]"),
     "discrete": (
         *PLAIN, "task.kind=survival", "task.time=months", "task.event=died", "task.horizons=[12, 36]",
@@ -138,6 +138,22 @@ def test_test_labels_of_survival_never_reach_training(cohort: Path, copy_of: Cal
     assert [(folder / name).read_bytes() for name in ("model.safetensors", "model.json")] == before
 
 
+def test_new_slides_are_told_their_number_without_any_label(cohort: Path, copy_of: Callable[..., Work]) -> None:
+    root = copy_of("tissue", "tile", "extract").root
+    work = open_work(cohort, root, *QUESTIONS["joint"])
+    for name in ("split", "train"):
+        run_stage(work, name)
+    study = study_of_model(root / "train/abmil", slides=str(cohort / "cohort/slides/S03.tiff"))
+    new = Work(root.parent / "new", study)
+    new.check_cohort()
+    for name in ("tissue", "tile", "extract", "predict"):
+        assert run_stage(new, name)[0].kind == "made", name
+    slides = pd.read_csv(new.root / "predict/abmil/slides.csv", keep_default_na=False)
+    assert list(slides["label"]) == [""]
+    assert slides["predicted"][0].count(";") == 3
+    assert slides["models"][0] == 2
+
+
 def test_a_cox_step_of_one_bag_is_refused(cohort: Path, copy_of: Callable[..., Work]) -> None:
     root = copy_of("tissue", "tile", "extract").root
     work = open_work(cohort, root, *QUESTIONS["survival"], "train.batch_bags=1")
@@ -182,7 +198,7 @@ def test_every_fault_of_the_labels_at_once(cohort: Path, tmp_path: Path) -> None
     [
         (("task.kind=regression", "task.time=months"), "time is for kind survival"),
         (("task.kind=survival", *PLAIN, "task.time=months"), "time and event go together"),
-        (("task.kind=ordinal", "task.objective=cox"), "objective is one of corn, cumulative"),
+        (("task.kind=ordinal", "task.objective=cox"), "objective is one of cumulative, corn"),
         (("task.kind=joint", *PLAIN), "give both or neither"),
         (("task.kind=joint", *PLAIN, "task.parts={a: {kind: joint}}"), "a part is one question"),
         (("task.kind=joint", *PLAIN, "task.parts={a: {lable: grade}}"), "did you mean 'label'"),

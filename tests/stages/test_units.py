@@ -20,7 +20,7 @@ class Two:
     def __len__(self) -> int:
         return 3
 
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, index: int, draw: object = None) -> tuple[np.ndarray, np.ndarray]:
         if index == 2:
             raise EmptyItem("no tile")
         count = 3 - index

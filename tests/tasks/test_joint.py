@@ -20,7 +20,7 @@ JOINT = Joint(
     (
         ("type", Classification("kind"), 1.0),
         ("size", Regression("area"), 2.0),
-        ("grade", Ordinal("grade"), 0.5),
+        ("grade", Ordinal("grade", objective="corn"), 0.5),
         ("signs", Multilabel(("x", "y")), 1.0),
     )
 )
@@ -71,3 +71,10 @@ def test_a_fault_names_its_part() -> None:
         JOINT.fit({slide: {**row, "area": "1"} for slide, row in LABELS.items()})
     with pytest.raises(TaskError, match="no parts"):
         Joint().fit(LABELS)
+
+
+def test_the_parts_settle_on_what_each_needs_of_the_training() -> None:
+    with_cox = Joint((("fate", Survival(), 1.0), ("size", Regression("area"), 1.0), ("type", Classification(), 1.0)))
+    assert with_cox.recipe == {"batch_bags": 16, "lr": 1e-3}
+    assert with_cox.least_bags == 2
+    assert Joint((("type", Classification(), 1.0),)).recipe == {}

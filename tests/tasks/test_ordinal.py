@@ -15,7 +15,7 @@ LABELS = {f"S{row}": {"grade": grade} for row, grade in enumerate(GRADES)}
 
 
 class TestCorn(TaskContract):
-    configured = Ordinal("grade")
+    configured = Ordinal("grade", objective="corn")
     labels = LABELS
 
 
@@ -68,7 +68,7 @@ def test_the_median_grade_is_called() -> None:
 
 
 def test_tiles_that_raise_the_grade_speak_against_the_lowest() -> None:
-    task = Ordinal("grade").fit(LABELS)
+    task = Ordinal("grade", objective="corn").fit(LABELS)
     scores = task.scores(np.array([[1.0, 0.5]], dtype=np.float32))
     np.testing.assert_allclose(scores, [[-1.5, 0, 1.5, 1.5]])
 
@@ -86,4 +86,4 @@ def test_labels_that_do_not_fit_are_refused(task: Ordinal, values: list[str], me
     with pytest.raises(TaskError, match=message):
         task.fit({f"S{row}": {"grade": value} for row, value in enumerate(values)})
     with pytest.raises(TaskError, match="not known before fit"):
-        _ = Ordinal().n_out
+        _ = Ordinal(objective="corn").n_out

@@ -124,10 +124,12 @@ def check_folds(
     twice = folds[folds.duplicated([*keys, "slide"])]
     for repeat, fold, slide in zip(twice["repeat"], twice["fold"], twice["slide"], strict=True):
         faults.append(f"slide {slide!r} stands twice in repeat {repeat}, fold {fold}")
-    roles = folds.groupby([*keys, "patient"])["role"].unique()
-    for (repeat, fold, patient), found in roles[roles.map(len) > 1].items():
-        both = " and ".join(sorted(found))
-        faults.append(f"patient {patient!r} is in {len(found)} roles of repeat {repeat}, fold {fold} ({both})")
+    roles = folds[[*keys, "patient", "role"]].drop_duplicates()
+    for (repeat, fold, patient), group in roles[roles.duplicated([*keys, "patient"], keep=False)].groupby(
+        [*keys, "patient"], sort=False
+    ):
+        both = " and ".join(sorted(group["role"]))
+        faults.append(f"patient {patient!r} is in {len(group)} roles of repeat {repeat}, fold {fold} ({both})")
     for (repeat, fold), group in folds.groupby(keys):
         lacking = [role for role in ("fit", "test") if role not in set(group["role"])]
         if lacking:

@@ -51,7 +51,7 @@ from wsi_mil.evaluation.intervals import (
     bootstrap_statistic,
     paired_difference,
 )
-from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, share_found, shared_patients, signature
+from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, sampled, share_found, shared_patients, signature
 from wsi_mil.evaluation.linear import out_of_fold_cox, out_of_fold_ridge
 from wsi_mil.evaluation.localisation import Localisation, centre_scores, localise, tile_ap, tile_auroc
 from wsi_mil.evaluation.measures import class_measures, grade_measures, label_measures, number_measures
@@ -60,27 +60,27 @@ from wsi_mil.evaluation.survival import SurvivalCurve, kaplan_meier, log_rank, s
 from wsi_mil.evaluation.thresholds import RULES, Rule, at_decision, choose_threshold
 
 __all__ = [
-    "Baseline",
     "CALIBRATION_METRICS",
+    "FEW_FOR_ECE",
+    "LOWER_IS_BETTER",
+    "METHODS",
+    "METRICS",
+    "RULES",
+    "SAME_BAG",
+    "Baseline",
     "Calibrator",
     "Conformal",
     "Curve",
     "DecisionCurve",
     "Difference",
-    "FEW_FOR_ECE",
     "Fold",
     "Interval",
-    "LOWER_IS_BETTER",
     "LinearModel",
     "Localisation",
-    "METHODS",
-    "METRICS",
     "Method",
     "Metric",
-    "RULES",
     "Reliability",
     "Rule",
-    "SAME_BAG",
     "SeedSpread",
     "Signature",
     "Statistic",
@@ -127,6 +127,7 @@ __all__ = [
     "pr_curve",
     "reliability",
     "roc_curve",
+    "sampled",
     "score",
     "seed_spread",
     "share_found",

@@ -21,6 +21,9 @@ LEAST = 1e-6
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures searched."""
 
+FACTOR = 2.0
+"""By which a temperature is taken to lie off 1, one standard deviation, before a case is seen."""
+
 FEW_FOR_ISOTONIC = 100
 """Patients below which a free monotone curve follows chance."""
 
@@ -77,10 +80,10 @@ def fit_calibrator(
 ) -> Calibrator:
     """Fit on cases that neither trained the model nor test it; `weights` let every patient count once.
 
-    Temperature (Guo et al., ICML 2017) and Platt's line (1999) are fitted to Platt's softened targets,
-    (N_k + 1) / (N_k + K) for the true class and 1 / (N_k + K) for the others: where few cases are separated without a
-    fault, they keep the answer short of certainty. A class without a case cannot be calibrated: the probabilities are
-    left as they are, and the note says so.
+    Where few cases are separated without a fault, nothing may make the answer certain: the logarithm of the temperature
+    (Guo et al., ICML 2017) has a normal prior about 0, and Platt's line (1999) is fitted to his softened targets,
+    (N_k + 1) / (N_k + K) for the true class and 1 / (N_k + K) for the others. A class without a case cannot be
+    calibrated: the probabilities are left as they are, and the note says so.
     """
     counts = np.array([weights[truth == number].sum() for number in range(probabilities.shape[1])])
     if method == "none":
@@ -94,7 +97,7 @@ def fit_calibrator(
         / (counts[truth] + len(counts))[:, None]
     )
     if method == "temperature":
-        return _temperature(raw, soft, weights)
+        return _temperature(raw, truth, weights)
     columns = range(1, 2) if len(counts) == 2 else range(len(counts))
     if method == "platt":
         return Calibrator("platt", tuple(_platt(logit(raw[:, one]), soft[:, one], weights) for one in columns))
@@ -111,7 +114,7 @@ def logit(p: Float[np.ndarray, "case"]) -> Float64[np.ndarray, "case"]:
 
 def _temperature(
     raw: Float64[np.ndarray, "case class"],
-    soft: Float64[np.ndarray, "case class"],
+    truth: Int[np.ndarray, "case"],
     weights: Float[np.ndarray, "case"],
 ) -> Calibrator:
     from scipy.optimize import minimize_scalar
@@ -120,7 +123,8 @@ def _temperature(
 
     def loss(log_temperature: float) -> float:
         scaled = _softmax(logs / np.exp(log_temperature))
-        return float(-(weights[:, None] * soft * np.log(np.clip(scaled, 1e-300, 1))).sum())
+        own = np.log(np.clip(scaled[np.arange(len(truth)), truth], 1e-300, 1))
+        return float(-(weights * own).sum() + 0.5 * (log_temperature / np.log(FACTOR)) ** 2)
 
     found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-6})
     temperature = float(np.exp(found.x))

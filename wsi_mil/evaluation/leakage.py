@@ -55,6 +55,11 @@ def signature(features: Float[np.ndarray, "tile dim"]) -> Signature:
     return Signature(mean, float(np.sqrt(((values - mean) ** 2).sum(axis=1).mean())))
 
 
+def sampled(count: int) -> np.ndarray:
+    """Rows of a bag of so many tiles that are enough for its signature, in rising order."""
+    return _evenly(count, SAMPLED)
+
+
 def near_pairs(tested: Mapping[str, Signature], learnt: Mapping[str, Signature]) -> list[tuple[str, str]]:
     """Pairs (tested, learnt from) whose signatures are near enough for a closer look; each side may be empty."""
     if not tested or not learnt:

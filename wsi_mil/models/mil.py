@@ -16,6 +16,7 @@ from wsi_mil.models.clam import CLAM
 from wsi_mil.models.cral import CRAL
 from wsi_mil.models.dsmil import DSMIL
 from wsi_mil.models.dtfd import DTFD
+from wsi_mil.models.fusion import Fusion
 from wsi_mil.models.gashis import GasHis
 from wsi_mil.models.gtp import GTP
 from wsi_mil.models.hierarchical import Hierarchical
@@ -82,6 +83,7 @@ class ModelSpec(NamedTuple):
     n_out: int
     factors: tuple[int, ...]
     options: dict[str, Any]
+    fusion: str = "none"
 
 
 class MIL(Aggregator):
@@ -117,6 +119,11 @@ class MIL(Aggregator):
                 query_per_class=aggregator.query_per_class,
             )
         )
+
+        self.fusion: Fusion | None = None
+        if spec.fusion != "none":
+            self.fusion = Fusion(spec.fusion, spec.factors, spec.n_out if self.head is None else self.embedding_dim)
+            self.exact_contributions = aggregator.exact_contributions and self.fusion.scales
 
     def standardise(self, mean: Float[Tensor, "dim"], scale: Float[Tensor, "dim"]) -> None:
         """From now on read (features - mean) / scale, cut at LIMIT; all is part of the state a checkpoint holds."""
@@ -154,23 +161,45 @@ class MIL(Aggregator):
         clinical: Clinical | None = None,
     ) -> Pooled:
         """Read bags up to their logits."""
-        pooled = self.aggregator.pool(self._standardised(features), cells, offsets, clinical)
+        own = clinical if self.fusion is None else None  # a fused record is not the method's to read
+        pooled = self.aggregator.pool(self._standardised(features), cells, offsets, own)
         if self.head is None:
-            return pooled
-        pooled = pooled._replace(logits=self.head(pooled.embedding))
+            return pooled if self.fusion is None else self._fused_logits(pooled, offsets, clinical)
+        embedding, scale = (pooled.embedding, None) if self.fusion is None else self.fusion(pooled.embedding, clinical)
+        pooled = pooled._replace(logits=self.head(embedding))
         if self.training or not self.exact_contributions:
             return pooled
         assert pooled.attention is not None  # what a weighted mean promises
-        return pooled._replace(contributions=self.head.contributions(pooled.aux["tiles"], pooled.attention))
+        tiles = pooled.aux["tiles"]
+        if scale is not None:
+            tiles = tiles * scale.repeat_interleave(offsets.diff().to(scale.device), dim=0)
+        return pooled._replace(contributions=self.head.contributions(tiles, pooled.attention))
+
+    def _fused_logits(self, pooled: Pooled, offsets: Tensor, clinical: Clinical | None) -> Pooled:
+        """Logits of a method that makes its own, changed by the record, and what its tiles add to them."""
+        assert self.fusion is not None
+        logits, scale = self.fusion(pooled.logits, clinical)
+        if pooled.contributions is None or scale is None:
+            return pooled._replace(logits=logits, contributions=None)
+        scale = scale.repeat_interleave(offsets.diff().to(scale.device), dim=0)
+        return pooled._replace(logits=logits, contributions=pooled.contributions * scale)
 
 
 def build_model(
-    name: str | type[Aggregator], *, dim: int, n_out: int, factors: tuple[int, ...] = (), seed: int = 0, **options: Any
+    name: str | type[Aggregator],
+    *,
+    dim: int,
+    n_out: int,
+    factors: tuple[int, ...] = (),
+    fusion: str = "none",
+    seed: int = 0,
+    **options: Any,
 ) -> MIL:
     """A model by its name in MODELS, or from a class of one's own, with fresh weights.
 
     `dim` is the length of a tile's features, `n_out` the number of outputs the task wants, `factors` the number of
-    columns of each clinical factor. The weights depend on `seed` alone; the global random state stays as it is.
+    columns of each clinical factor, and `fusion` how a method that reads none is given them (`Fusion`): "concat",
+    "gated" or "film". The weights depend on `seed` alone; the global random state stays as it is.
     Raises ModelError for an unknown name or option.
     """
     method = MODELS.get(name) if isinstance(name, str) else name
@@ -185,15 +214,19 @@ def build_model(
     needed: dict[str, Any] = dict(options)
     if "factors" in inspect.signature(method).parameters:
         needed["factors"] = factors
-    elif factors:
-        raise ModelError(f"model {title!r} takes no clinical record; leave the clinical columns out")
+        if fusion != "none":
+            raise ModelError(f"model {title!r} reads the clinical record itself: leave fusion at none")
+    elif factors and fusion == "none":
+        raise ModelError(
+            f"model {title!r} reads no clinical record: set fusion to concat, gated or film, or leave the columns out"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
             aggregator = method(dim, n_out, **needed)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"model {title!r} cannot be built with {options}: {error}") from error
-        return MIL(aggregator, ModelSpec(title, dim, n_out, tuple(factors), dict(options)))
+        return MIL(aggregator, ModelSpec(title, dim, n_out, tuple(factors), dict(options), fusion))
 
 
 def _check_sizes(title: str, *, dim: int, n_out: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.layers import Projection, Segments, segment_softmax, segments, weighted_sum
+from wsi_mil.models.record import RecordTokens
 from wsi_mil.models.transformer import MaskedBlock
 
 _FLOOR = 1e-6
@@ -152,35 +153,13 @@ class PersAM(Aggregator):
         return whole, likeness, *self.record.filters(whole, classes, asking, known)
 
 
-class _Record(nn.Module):
+class _Record(RecordTokens):
     """Tokens of the factors, and what they ask of tiles and classes."""
 
     def __init__(self, factors: tuple[int, ...], hidden: int, *, dropout: float) -> None:
-        super().__init__()
-        self.sizes, self.dropout = list(factors), dropout
-        self.factors = nn.ModuleList(
-            nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, hidden)) for size in factors
-        )
-        self.types = nn.Parameter(torch.randn(len(factors), hidden) * 0.02)
-        self.missing = nn.Parameter(torch.randn(len(factors), hidden) * 0.02)
+        super().__init__(factors, hidden, dropout=dropout)
         self.query, self.key = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
         self.class_query, self.class_key = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
-
-    def forward(self, clinical: Clinical) -> tuple[Tensor, Tensor]:
-        """Tokens [bag, factor, hidden] and which are known [bag, factor]; half a factor is as good as none."""
-        if clinical.values.shape[1] != sum(self.sizes):
-            raise ModelError(
-                f"the record has {clinical.values.shape[1]} columns and the model's factors {self.sizes} have "
-                f"{sum(self.sizes)}; give the columns that it was trained with"
-            )
-        missing = clinical.missing.to(self.types.device)
-        values = clinical.values.to(self.types).masked_fill(missing, 0.0)
-        known = torch.stack([~part.any(dim=1) for part in torch.split(missing, self.sizes, dim=1)], dim=1)
-        if self.training:
-            known = known & (torch.rand(known.shape, device=known.device) >= self.dropout)
-        columns = zip(self.factors, torch.split(values, self.sizes, dim=1), strict=True)
-        said = torch.stack([factor(part) for factor, part in columns], dim=1)
-        return torch.where(known[..., None], said, self.missing.to(said.dtype)) + self.types, known
 
     def filters(self, tiles: Tensor, classes: Tensor, factors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """psi [bag, tile, 1] and phi [bag, out], means over the factors that are known."""

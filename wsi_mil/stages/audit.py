@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_mil.bags import read_bag
+from wsi_mil.bags import StoredBag, read_bag
 from wsi_mil.cohort import read_table
 from wsi_mil.errors import BagError, ModelError
-from wsi_mil.evaluation import SAME_BAG, Signature, near_pairs, share_found, shared_patients, signature
+from wsi_mil.evaluation import SAME_BAG, Signature, near_pairs, sampled, share_found, shared_patients, signature
 from wsi_mil.stages.features import bags_of, header_of
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _rows(path: Path) -> Any:
 
 @lru_cache(maxsize=65536)
 def _signature(path: Path, changed_ns: int) -> Signature:
-    return signature(_rows(path))
+    return signature(StoredBag.of(path).read(sampled)[0])
 
 
 @lru_cache(maxsize=65536)

@@ -185,8 +185,9 @@ def read_predicted(path: Path) -> pd.DataFrame:
 
 
 def _skipped(work: Work) -> str:
-    if work.study.task.kind != "classification":
-        return f"the task is {work.study.task.kind}; calibration, thresholds and sets are of classes"
+    kind: str = work.study.task.kind
+    if kind != "classification":
+        return f"the task is {kind}; calibration, thresholds and sets are of classes"
     if work.study.predict.members and work.study.split.repeats > 1:
         return "an ensemble over repeated folds has no answer of a single fold to calibrate"
     return ""

@@ -138,7 +138,8 @@ def lay_on(table: pd.DataFrame, rows: pd.DataFrame, level: str, calibration: Cal
     classes = calibration.classes
     answers = [f"p_{name}" for name in classes]
     told: dict[str, list[tuple[NDArray[np.float64], float | None, NDArray[np.bool_] | None]]] = {}
-    for (repeat, fold), part in rows.groupby(["repeat", "fold"], sort=True):
+    for repeat, fold in sorted(set(zip(rows["repeat"], rows["fold"], strict=True))):
+        part = rows[(rows["repeat"] == repeat) & (rows["fold"] == fold)]
         own = calibration.of(level, None if repeat < 0 else (int(repeat), int(fold)))
         cases = part.groupby(level, sort=False)[answers].mean()
         raw = cases.to_numpy(np.float64)

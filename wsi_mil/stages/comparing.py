@@ -217,10 +217,12 @@ def _fold_scores(one: _Told, metric: str) -> Mapping[tuple[int, int], float]:
     slides = read_predicted(one.folder / "slides.csv").set_index("slide")
     kept = slides[(slides["part"] == "cross-validation") & (slides["label"] != "")]
     answers, scores = [f"p_{name}" for name in one.classes], {}
-    for place, part in rows[rows["slide"].isin(kept.index)].groupby(["repeat", "fold"]):
+    rows = rows[rows["slide"].isin(kept.index)]
+    for repeat, fold in rows[["repeat", "fold"]].drop_duplicates().to_numpy().tolist():
+        part = rows[(rows["repeat"] == repeat) & (rows["fold"] == fold)]
         means = part.groupby("slide")[answers].mean()
-        truth = np.array([one.classes.index(kept.at[slide, "label"]) for slide in means.index], dtype=np.int64)
+        truth = np.array([one.classes.index(label) for label in kept["label"].loc[means.index]], dtype=np.int64)
         value = score(metric, truth, means.to_numpy(np.float64))
         if np.isfinite(value):
-            scores[(int(place[0]), int(place[1]))] = value
+            scores[(repeat, fold)] = value
     return scores

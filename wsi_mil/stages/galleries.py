@@ -77,8 +77,8 @@ def cohort(work: Work) -> Part:
     if work.study.task.kind != "classification" and work.study.task.columns:
         # numbers and times have no counts of their own: what folds are balanced by is told in their place
         label = "balanced by"
-        rows = work.labelled()
-        frame = frame.set_index("slide").loc[rows["slide"]].reset_index().assign(**{label: rows["label"].to_numpy()})
+        dealt = work.labelled()
+        frame = frame.set_index("slide").loc[dealt["slide"]].reset_index().assign(**{label: dealt["label"].to_numpy()})
     if label:
         counts = frame.groupby([label, "site"]).agg(slides=("slide", "size"), patients=("patient", "nunique"))
         rows = [[str(cell) or "–" for cell in row] for row in counts.reset_index().itertuples(index=False)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_mil.bags import read_bag
 from wsi_mil.errors import TaskError
-from wsi_mil.evaluation import LOWER_IS_BETTER, Fold, Interval, Localisation, bootstrap_statistic
+from wsi_mil.evaluation import LOWER_IS_BETTER, Fold, Interval, Localisation, Statistic, bootstrap_statistic
 from wsi_mil.report import Figure, Headline, Part, TableView, interval_figure, interval_text
 from wsi_mil.stages.answers import ANSWERS, Answers
 from wsi_mil.stages.baselines import BASELINES, SlideNumbers, numbers_of
@@ -166,9 +167,7 @@ def _judge(
     for baseline, told in _run_baselines(answers, truth, cases, numbers, work).items():
         other = answers.measures(truth, told)[answers.leading]
         own[baseline] = bootstrap_statistic(other, cases.patients, draws=draws)
-        less[baseline] = bootstrap_statistic(
-            lambda weights, other=other: leading(weights) - other(weights), cases.patients, draws=draws
-        )
+        less[baseline] = bootstrap_statistic(partial(_less, leading, other), cases.patients, draws=draws)
     return Judged(
         name,
         answers,
@@ -180,6 +179,10 @@ def _judge(
         less,
         answers.figures(truth, cases.answers, cases.patients),
     )
+
+
+def _less(first: Statistic, second: Statistic, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    return first(weights) - second(weights)
 
 
 def _by_patient(name: str, answers: Answers, cases: _Cases, work: Work, *, draws: int) -> dict[str, Interval]:

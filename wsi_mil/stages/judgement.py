@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_mil.evaluation import (
     CALIBRATION_METRICS,
     Interval,
+    Metric,
     at_decision,
     bootstrap,
     corrected_interval,
@@ -105,7 +106,7 @@ def judge_study(work: Work, *, columns: Sequence[str], draws: int) -> Judgement 
     calibration = load_calibration(folder / NAME)
     told = judge(table, level, calibration, columns=values_of(work, table, level, columns), draws=draws)
     values, shares = _fold_values(work, slides, calibration)
-    mean = corrected_interval(values, tested=shares[0], fitted=shares[1]) if len(values) > 1 else None
+    mean = _in_range(corrected_interval(values, tested=shares[0], fitted=shares[1])) if len(values) > 1 else None
     return Judgement(**{**vars(told), "fold_mean": mean, "folds": tuple(values)})
 
 
@@ -117,11 +118,9 @@ def judge(
     truth = np.array([classes.index(label) for label in table["label"]], dtype=np.int64)
     raw, made = (table[[f"{kind}_{name}" for name in classes]].to_numpy(np.float64) for kind in ("p", "calibrated"))
     patients = list(table["patient"].astype(str))
+    wanted: dict[str, str | Metric] = {one: one for one in MEASURES} | dict(CALIBRATION_METRICS)
     measures = {
-        name: {
-            metric: bootstrap(found, truth, said, patients, draws=draws)
-            for metric, found in [*((one, one) for one in MEASURES), *CALIBRATION_METRICS.items()]
-        }
+        name: {metric: bootstrap(found, truth, said, patients, draws=draws) for metric, found in wanted.items()}
         for name, said in (("raw", raw), ("calibrated", made))
     }
     binary = len(classes) == 2 and table["threshold"].notna().all()
@@ -208,6 +207,9 @@ def _coverage(
     sets = np.array([[name in told.split("|") for name in calibration.classes] for told in table["set"]])
     # The band is that of the smallest calibration set: with several folds it is wider than need be.
     counts, promised = np.min([one.patients for one in used], axis=0), used[0].coverage
+    # What the promise is of: a patient, or a patient's cases of a class where the classes are promised apart.
+    apart = used[0].class_conditional
+    units = [f"{patient}|{number}" if apart else patient for patient, number in zip(patients, truth, strict=True)]
     parts = {"all patients": (np.ones(len(truth), dtype=bool), int(counts.min()))}
     parts |= {
         f"class {name}": (truth == number, int(counts[number])) for number, name in enumerate(calibration.classes)
@@ -217,12 +219,15 @@ def _coverage(
     found = {}
     for name, (here, behind) in parts.items():
         if here.any():
-            held = patients_covered(
-                sets[here], truth[here], [one for one, kept in zip(patients, here, strict=True) if kept]
-            )
+            held = patients_covered(sets[here], truth[here], [units[row] for row in np.flatnonzero(here)])
             low, high = expected_band(behind, len(held), promised)
             found[name] = Covered(float(np.mean(list(held.values()))), len(held), low, high, mean_size(sets[here]))
     return found
+
+
+def _in_range(one: Interval) -> Interval:
+    """A t interval of an AUROC may reach beyond 0 and 1, where there is nothing."""
+    return replace(one, low=max(one.low, 0.0), high=min(one.high, 1.0))
 
 
 def _association(values: Sequence[str], truth: NDArray[np.int64], patients: Sequence[str]) -> tuple[float, float]:

@@ -236,16 +236,16 @@ def _said_in_role(role: str, work: Work, tick: Tick) -> list[dict[str, Any]]:
     for model in trained_models(work):
         by_fold.setdefault((model.repeat or 0, model.fold or 0), []).append(model)
     found, wanted = [], folds[folds["role"] == role]
-    for number, one in enumerate(wanted.itertuples(index=False)):
+    columns = (wanted[name] for name in ("repeat", "fold", "slide", "patient"))
+    for number, (repeat, fold, slide, patient) in enumerate(zip(*columns, strict=True)):
         tick(number, len(wanted))
         try:
-            bag = read_checked_bag(one.slide, work)
+            bag = read_checked_bag(slide, work)
         except EmptyItem:
             continue
-        said = [answer(model, bag, work) for model in by_fold[(one.repeat, one.fold)]]
+        said = [answer(model, bag, work) for model in by_fold[(int(repeat), int(fold))]]
         means = np.mean([each.values for each in said], axis=0)
-        row = {"repeat": one.repeat, "fold": one.fold, "slide": one.slide, "patient": one.patient}
-        row["label"] = labels.get(one.slide, "")
+        row = {"repeat": repeat, "fold": fold, "slide": slide, "patient": patient, "label": labels.get(slide, "")}
         found.append(row | {f"p_{name}": value for name, value in zip(said[0].names, means, strict=True)})
     return found
 

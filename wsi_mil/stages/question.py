@@ -30,7 +30,7 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "classification": ("cross_entropy", "focal", "symmetric"),
     "multilabel": ("cross_entropy", "focal"),
     "regression": ("squared", "huber"),
-    "ordinal": ("corn", "cumulative"),
+    "ordinal": ("cumulative", "corn"),
     "survival": ("cox", "discrete"),
     "joint": (),
 }
@@ -55,7 +55,7 @@ class Asked(Section):
         "", "cross_entropy", "focal", "symmetric", "squared", "huber", "corn", "cumulative", "cox", "discrete"
     ] = ""
     """The loss; empty takes the first. classification: cross_entropy, focal, symmetric; multilabel: cross_entropy,
-    focal; regression: squared, huber; ordinal: corn, cumulative; survival: cox, discrete."""
+    focal; regression: squared, huber; ordinal: cumulative, corn; survival: cox, discrete."""
     labels: tuple[str, ...] = ()
     """Columns of 0 and 1 of a multilabel task; an empty cell is unknown."""
     time: str = ""
@@ -167,8 +167,8 @@ def faults(task: TaskSection, frame: pd.DataFrame, *, missing_labels: str) -> li
     from wsi_mil import cohort
 
     lacking = [column for column in task.columns if column not in frame.columns]
-    if lacking:
-        return []  # said by the table itself
+    if lacking or not task.columns:
+        return []  # said by the table itself; new slides have no labels
     found: list[str] = []
     for asked in task.questions.values():
         if asked.kind == "multilabel":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.errors import CohortError, TaskError
-from wsi_mil.evaluation import Baseline, Fold, out_of_fold_logistic
+from wsi_mil.evaluation import Baseline, Fold, LinearModel, out_of_fold_logistic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,8 @@ def record_baselines(
 
 def _of_record(rows: pd.DataFrame, truth: NDArray[np.int64], folds: Sequence[Fold], work: Work) -> Baseline:
     """Logistic regression on the encoded record; the encoder is fitted on each fold's own fit role."""
-    total, times, models = np.zeros((len(rows), int(truth.max()) + 1)), np.zeros((len(rows), 1)), []
+    total, times = np.zeros((len(rows), int(truth.max()) + 1)), np.zeros((len(rows), 1))
+    models: list[LinearModel] = []
     for fold in folds:
         encoder = ClinicalEncoder.of(work.study.cohort.clinical).fit(rows.iloc[fold.fit])
         record = encoder.encode(rows)

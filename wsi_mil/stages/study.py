@@ -44,7 +44,7 @@ class CohortSection(Section):
     missing_labels: Literal["fault", "predict"] = "fault"
     """What a slide without a label is: a fault, or a slide to predict."""
     clinical: dict[str, Literal["number", "category"] | tuple[str, str]] = Field(default_factory=dict)
-    """Clinical record for models that read one (persam): column and what it is, number or category, or a name and two
+    """Clinical record for `model.fusion` and for persam: column and what it is, number or category, or a name and two
     columns of dates, whose days apart are read. Never what was found out after the slide was judged."""
 
 
@@ -60,6 +60,9 @@ class ModelSection(Section):
     side by side, where the label is known of the patient alone (needs `cohort.label_of: patient`)."""
     beside: tuple[str, ...] = ()
     """Further encoders whose features stand beside those of `extract.encoder`, tile by tile; extract with each."""
+    fusion: Literal["none", "concat", "gated", "film"] = "none"
+    """How the record of `cohort.clinical` is brought into a model that reads none itself (docs/models.md): gated and
+    film keep the contributions of tiles exact."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the aggregator, such as hidden and attention."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import Field
 
-from wsi_mil import encoders, files, models, tasks, training
+from wsi_mil import encoders, files, models, training
 from wsi_mil.bags import times_coarser
 from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.config import StudyPath
@@ -116,7 +116,7 @@ class Train(Stage):
         task = question.fitted_task(work, fitting)
         clinical, records = _records(work, firsts, fitting)
         model = _model(work, dim=contract.width, n_out=task.n_out, clinical=clinical, seed=seed)
-        settings = self.settings({**model.recipe, "batch_bags": _batch(model.recipe, task)})
+        settings = self.settings(_recipe(model.recipe, task.recipe))
         source = _source(paths, units, work)
         fit_index, select_index = (_places(roles[role], firsts) for role in ("fit", "select"))
         targets = task.target(question.labels_of(work), firsts)
@@ -167,9 +167,10 @@ def _source(paths: Mapping[str, Path], units: Sequence[Sequence[str]], work: Wor
     return training.Cached(joined, budget_bytes=work.study.runtime.bag_budget_mb << 20)
 
 
-def _batch(recipe: Mapping[str, float], task: tasks.Task) -> int:
-    """Bags in a step where the study says nothing: what the method needs, and what the loss needs."""
-    return max(int(recipe.get("batch_bags", 1)), task.wanted_bags)
+def _recipe(method: Mapping[str, float], task: Mapping[str, float]) -> dict[str, float]:
+    """What is trained with where the study says nothing: the more that the method or the loss needs."""
+    names = [*method, *(name for name in task if name not in method)]
+    return {name: max(told[name] for told in (method, task) if name in told) for name in names}
 
 
 def _places(slides: Sequence[str], learnt: Sequence[str]) -> list[int]:
@@ -187,7 +188,9 @@ def _model(work: Work, *, dim: int, n_out: int, clinical: ClinicalEncoder | None
     section = work.study.model
     sizes = clinical.sizes if clinical else ()
     options = {**_regions(work), **section.options}
-    return models.build_model(section.name, dim=dim, n_out=n_out, factors=sizes, seed=seed, **options)
+    return models.build_model(
+        section.name, dim=dim, n_out=n_out, factors=sizes, fusion=section.fusion, seed=seed, **options
+    )
 
 
 def _records(

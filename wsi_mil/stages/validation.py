@@ -74,8 +74,9 @@ def validate(work: Work, *, columns: Sequence[str], local: Sequence[int], draws:
     Raises StageError where slides have names of training slides, where labels are none of the model's classes, or where
     the task is not classification.
     """
-    if work.study.task.kind != "classification":
-        raise StageError(f"the model's task is {work.study.task.kind}; only classification is validated so far")
+    kind: str = work.study.task.kind
+    if kind != "classification":
+        raise StageError(f"the model's task is {kind}; only classification is validated so far")
     _check_new(work)
     table, level, calibration = _table(work)
     unknown = sorted(set(table["label"]) - set(calibration.classes))

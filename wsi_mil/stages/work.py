@@ -107,7 +107,7 @@ class Work:
         """
         frame, task = self.cohort.frame, self.study.task
         if not task.columns:
-            raise StageError("no label to learn: name the label column in task.label")
+            raise StageError("no label to learn: name the label column in task.label, or those that task.kind reads")
         for column in task.columns:
             self.cohort.column(column)
         rows = frame[question.known(task, frame).to_numpy()]

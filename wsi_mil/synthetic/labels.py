@@ -8,11 +8,14 @@ import numpy as np
 
 from wsi_mil.synthetic.scene import Scene
 
-OUTCOMES = ("lesion", "dense", "lesion_percent", "grade", "months", "died")
+OUTCOMES = ("lesion", "extensive", "dense", "lesion_percent", "grade", "months", "died")
 """Columns of the cohort table besides slide, patient, label and site."""
 
 GRADES = (0.0, 0.06, 0.10)
 """Share of lesion above which the grade is 1, 2 and 3; without lesion it is 0."""
+
+EXTENSIVE = 0.08
+"""Share of lesion above which it is extensive."""
 
 DENSE_PATCHES = 2
 """Dense benign patches from which on a slide counts as dense."""
@@ -24,8 +27,8 @@ LAST_MONTH = (24.0, 72.0)
 def outcomes(patients: Sequence[str], scenes: Sequence[Scene], *, seed: int) -> list[dict[str, str]]:
     """The columns OUTCOMES for each slide, one value a patient.
 
-    lesion and dense (0 or 1; every fifth patient's dense is unknown), lesion_percent of the tissue (mean over the
-    slides), grade 0 to 3 by it, and months to death (died 1) or to the last visit (died 0): the hazard grows with the
+    lesion, extensive and dense (0 or 1; the last two are unknown for every fifth patient; dense patches are small, and
+    hard to learn from some dozens of slides), lesion_percent of the tissue (mean over the slides), grade 0 to 3 by it, and months to death (died 1) or to the last visit (died 0): the hazard grows with the
     share of lesion.
     """
     by_patient: dict[str, list[Scene]] = {}
@@ -40,6 +43,7 @@ def outcomes(patients: Sequence[str], scenes: Sequence[Scene], *, seed: int) -> 
         death, last = 120 * 10 ** (-10 * share) * rng.weibull(2), rng.uniform(*LAST_MONTH)
         told[patient] = {
             "lesion": str(int(share > 0)),
+            "extensive": "" if number % 5 == 4 else str(int(share > EXTENSIVE)),
             "dense": "" if number % 5 == 4 else str(int(dense)),
             "lesion_percent": f"{100 * share:.2f}",
             "grade": str(sum(share > least for least in GRADES)),

@@ -56,9 +56,12 @@ class Joint(Task):
         return max(task.least_bags for _, task, _ in self.parts)
 
     @property
-    def wanted_bags(self) -> int:
-        """The most that a part wants."""
-        return max(task.wanted_bags for _, task, _ in self.parts)
+    def recipe(self) -> Mapping[str, float]:
+        """The most that a part needs of each setting."""
+        told: dict[str, float] = {}
+        for _, task, _ in self.parts:
+            told |= {name: max(value, told.get(name, value)) for name, value in task.recipe.items()}
+        return told
 
     @property
     def settles(self) -> bool:

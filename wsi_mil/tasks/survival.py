@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,9 +74,9 @@ class Survival(Task):
         return 2 if self.objective == "cox" else 1
 
     @property
-    def wanted_bags(self) -> int:
-        """Some for Cox, so that most events have somebody to be compared with."""
-        return COX_BAGS if self.objective == "cox" else 1
+    def recipe(self) -> Mapping[str, float]:
+        """For Cox several bags, so that most events have somebody to be compared with, and as much larger steps."""
+        return {"batch_bags": COX_BAGS, "lr": 1e-3} if self.objective == "cox" else {}
 
     @property
     def settles(self) -> bool:

@@ -70,9 +70,9 @@ class Task(ABC):
         return 1
 
     @property
-    def wanted_bags(self) -> int:
-        """Bags in a step where nobody says otherwise."""
-        return 1
+    def recipe(self) -> Mapping[str, float]:
+        """Settings of training (lr, batch_bags) that the loss needs where a study sets none."""
+        return {}
 
     @property
     def settles(self) -> bool:

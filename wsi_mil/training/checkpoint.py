@@ -104,6 +104,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             dim=spec["dim"],
             n_out=spec["n_out"],
             factors=tuple(spec["factors"]),
+            fusion=spec.get("fusion", "none"),
             **spec["options"],
         )
         told = record["training"]

@@ -73,8 +73,8 @@ def fit(
     if min(settings.batch_bags, len(fit_index)) < task.least_bags:
         raise ModelError(
             f"a step has {min(settings.batch_bags, len(fit_index))} bag(s), and the loss of this task ({task.kind}) "
-            f"compares bags and needs {task.least_bags} or more: set train.batch_bags to {task.wanted_bags}, or leave "
-            "it empty"
+            f"compares bags and needs {task.least_bags} or more: set train.batch_bags to "
+            f"{task.recipe.get('batch_bags', task.least_bags)}, or leave it empty"
         )
     if select_index and not task.can_judge(targets[select_index]):
         _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
