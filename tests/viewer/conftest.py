@@ -66,7 +66,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return plant(tmp_path_factory.mktemp("viewer") / "study")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def library() -> None:
     """Skips the test where OpenSeadragon was not fetched."""
     if not (resources.files("wsi_mil.viewer") / "static" / "openseadragon.min.js").is_file():
@@ -94,7 +94,7 @@ def plant(root: Path) -> Planted:
         table = [
             header,
             f"L1,{CANARY},north,L,0.1,0.9,0.75,False,{of_l},0.02,1,predicted,",
-            f"B1,{CANARY},north,B,0.8,0.2,0.3,True,{of_b},0.2,1,predicted,too few tiles",
+            f"B1,{CANARY},north,B,0.8,0.2,0.3,True,{of_b},0.2,1,predicted,too few tiles (see {root}/cohort.csv)",
             "",
         ]
         write_text(study.work / "predict" / model / "slides.csv", "\n".join(table))

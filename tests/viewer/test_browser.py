@@ -56,7 +56,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 
 @pytest.fixture(scope="module")
-def address(study: Planted) -> Iterator[str]:
+def address(library: None, study: Planted) -> Iterator[str]:
     """`wsi-mil view` as a person starts it."""
     command = [sys.executable, "-m", "wsi_mil", "view", str(study.work), "--truth", str(study.truth), "--port", "0"]
     environment = {**os.environ, "WSI_MIL_TOKEN": TOKEN}
@@ -72,7 +72,7 @@ def address(study: Planted) -> Iterator[str]:
 
 
 @pytest.fixture
-def opened(library: None, chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
+def opened(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
     """Opens the viewer, and at the end holds against it every error and every request that left this machine."""
     context = chromium.new_context(viewport={"width": 1300, "height": 800}, reduced_motion="reduce")
     faults: list[str] = []

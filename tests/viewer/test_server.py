@@ -114,6 +114,8 @@ def test_what_is_not_in_a_table_is_not_there(client: TestClient, path: str) -> N
 
 
 def test_no_reply_names_a_patient_or_a_place_on_the_disk(client: TestClient, planted: Planted) -> None:
+    notes = [one["predictions"]["abmil"]["note"] for one in client.get("/api/cases").json()["cases"]]
+    assert notes == ["", "too few tiles (see cohort.csv)"]
     paths = ["/", "/api/cases", f"/api/slide/{L1}", f"/api/map/{L1}/abmil", f"/tile/{L1}/3/0_0.jpg", "/api/colours"]
     for path in paths:
         body = client.get(path).content

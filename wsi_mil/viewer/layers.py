@@ -29,6 +29,9 @@ COLOUR_MAPS = {
 
 DIVERGING = ("blue-red", "purple-orange", "brown-teal")
 
+PLACE = re.compile(r"[/\\].*[/\\]|^['\"(]*/|[A-Za-z]:\\")
+"""A word that looks like a path: two separators, or one in front."""
+
 MOST_TEXT_BYTES = 64 << 20
 """Largest GeoJSON that is read."""
 
@@ -44,7 +47,7 @@ def case_list(cohort: Cohort) -> dict[str, Any]:
                 "calibrated": one.calibrated,
                 "disagreement": one.disagreement,
                 "flags": one.flags,
-                "note": one.note,
+                "note": without_places(one.note),
             }
             for model, one in case.predictions.items()
         }
@@ -60,6 +63,13 @@ def case_list(cohort: Cohort) -> dict[str, Any]:
             }
         )
     return {"models": cohort.models, "cases": cases}
+
+
+def without_places(text: str) -> str:
+    """A sentence with the names of files in it, and not where they lie on the disk."""
+    return " ".join(
+        part.replace("\\", "/").rsplit("/", 1)[-1] if PLACE.search(part) else part for part in text.split(" ")
+    )
 
 
 def slide_told(cohort: Cohort, case: Case, opened: Opened) -> dict[str, Any]:

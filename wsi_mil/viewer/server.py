@@ -199,8 +199,4 @@ def _hosts(names: Sequence[str]) -> list[str]:
 async def _told(request: Request, error: WsiMilError) -> Response:
     """A fault in one sentence, with no place on the disk in it: 409 for a slide that cannot be read, else 400."""
     status = 409 if isinstance(error, SlideError) else 400
-    return JSONResponse({"error": _without_paths(str(error))}, status_code=status)
-
-
-def _without_paths(text: str) -> str:
-    return " ".join(part.rsplit("/", 1)[-1] if part.count("/") > 1 else part for part in text.split(" "))
+    return JSONResponse({"error": layers.without_places(str(error))}, status_code=status)
