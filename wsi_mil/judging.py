@@ -1,4 +1,4 @@
-"""Commands that judge: studies side by side, and a frozen model on another cohort."""
+"""Commands that judge: studies side by side, choices among models, and a frozen model on another cohort."""
 
 from __future__ import annotations
 
@@ -90,6 +90,48 @@ def validate(
     ]
     show_table(rows, ("metric", "value", "low", "high"), console, title="On this cohort, 95 % intervals")
     console.print(f"the page: {work / 'validate' / 'index.html'}", highlight=False, markup=False)
+
+
+def sweep(
+    sweep_file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A study and what varies in it.")],
+    work: Annotated[Path, typer.Option("--work", "-w", help="Folder that everything is made in.")],
+    on: Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N or dask:ADDRESS.")] = "here",
+    draws: Annotated[int, typer.Option("--draws", min=100, help="Resamples of the patients.")] = 1000,
+) -> None:
+    """Models, encoders and settings in every combination, one table, and the honest score of choosing among them."""
+    from rich.console import Console
+
+    from wsi_mil.compute import executor
+    from wsi_mil.console import run_shown, show_table
+    from wsi_mil.stages import CHOSEN, Work, read_sweep, score_sweep
+
+    console, runner, ready = Console(), executor(on), {}
+    work.mkdir(parents=True, exist_ok=True)
+    for number, tried in enumerate(tried_all := read_sweep(sweep_file), 1):
+        console.print(f"{number} of {len(tried_all)}: {tried.label}", highlight=False, markup=False)
+        place = Work(work.absolute(), tried.study)
+        place.check_cohort()
+        stages = ("tissue", "tile", "extract", "split", "train", "predict")
+        names = [name for name in stages if tried.study.cohort.slides != "none" or name in stages[3:]]
+        ended = {name: run_shown(name, place, runner, console) for name in names}
+        faults = [one.why for name in ("train", "predict") for one in ended[name] if one.kind == "failed"]
+        if faults:
+            console.print(f"left out of the comparison: {faults[0]}", highlight=False, markup=False)
+        else:
+            ready[tried.label] = place
+    for found in score_sweep(sweep_file.stem, ready, draws=draws):
+        measures = list(found.scores[CHOSEN])
+        rows = [[label, *(_text(told[name]) for name in measures)] for label, told in found.scores.items()]
+        title = f"{found.question or 'all'}: {found.leading} in front; 95 % intervals over patients"
+        show_table(rows, ["model", *measures], console, title=title)
+    console.print(
+        f"'{CHOSEN}' is the score to report: in each fold the model was chosen by its loss on the select role. "
+        "The best of the other rows was found by looking at the test folds, and flatters.",
+        highlight=False,
+    )
+    console.print(f"written to {work / 'sweep' / sweep_file.stem}", highlight=False, markup=False)
+    if len(ready) < len(tried_all):
+        raise typer.Exit(1)
 
 
 def _text(value: Interval | Difference | None) -> str:

@@ -21,7 +21,7 @@ ROLE = ("split.calibrate=0.4", "calibrate.coverage=0.6")
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """A study with a calibrate role, predicted and calibrated; not to be changed."""
-    work = bag_study(tmp_path_factory.mktemp("calibrate"), *ROLE, slides=60)
+    work = bag_study(tmp_path_factory.mktemp("calibrate"), *ROLE, slides=40)
     through(work, "split", "train", "predict", "calibrate")
     return work
 
@@ -133,3 +133,16 @@ def test_few_patients_are_refused_sets_and_a_study_without_calibration_says_so(t
     outcome = run_stage(bare, "calibrate")[0]
     assert "has no calibration.json of its own" in outcome.facts["skipped"]
     assert "decision" not in read_predicted(work.root / "calibrate" / "given" / "slides.csv").columns
+
+
+def test_a_task_without_classes_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    work = bag_study(tmp_path, "task={kind: regression, label: age}", "split.calibrate=0.3")
+    through(work, "split", "train", "predict")
+    outcome = run_stage(work, "calibrate")[0]
+    assert outcome.kind == "made"
+    assert "the task is regression" in outcome.facts["skipped"]
+    assert not (work.root / "predict" / "abmil" / "calibrate.csv").exists()
+    columns = list(read_predicted(work.root / "calibrate" / "abmil" / "slides.csv").columns)
+    assert "decision" not in columns
+    run_stage(work, "heatmap")
+    through(work, "report")

@@ -53,7 +53,9 @@ def test_the_better_study_is_told_from_the_worse(works: tuple[Work, Path]) -> No
 def test_delong_of_one_untouched_test_set(tmp_path: Path) -> None:
     works = []
     for number, signal in enumerate((3.0, 0.0)):
-        work = bag_study(tmp_path / str(number), "split.folds=1", "split.test=0.4", slides=40, signal=signal)
+        work = bag_study(
+            tmp_path / str(number), "split.folds=1", "split.test=0.4", "train.epochs=2", slides=30, signal=signal
+        )
         through(work, "split", "train", "predict")
         works.append(work.root)
     told = compare_studies(works, draws=100)

@@ -16,7 +16,7 @@ from wsi_mil.stages.judgement import judge_study, worst
 from wsi_mil.stages.record_baselines import RECORD, SITE, record_baselines
 
 SETTINGS = (
-    "split.folds=3",
+    "split.folds=2",
     "calibrate.coverage=0.6",
     "report.groups=[site, scanner]",
     "train.seeds=[0, 1]",
@@ -26,7 +26,7 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """A study of three sites, reported; not to be changed."""
-    work = bag_study(tmp_path_factory.mktemp("judged"), *SETTINGS, slides=60)
+    work = bag_study(tmp_path_factory.mktemp("judged"), *SETTINGS, slides=36)
     through(work, "split", "train", "predict", "calibrate")
     run_stage(work, "heatmap")
     through(work, "report")
@@ -57,18 +57,18 @@ def test_the_page_has_every_part(reported: Work) -> None:
 def test_numbers_are_those_of_the_tables(reported: Work) -> None:
     told = judge_study(reported, columns=("scanner",), draws=100)
     assert told is not None
-    assert sum(one.cases for one in told.groups["scanner"].values()) == 60
-    assert len(told.folds) == 3
+    assert sum(one.cases for one in told.groups["scanner"].values()) == 36
+    assert len(told.folds) == 2
     assert told.fold_mean is not None
     assert told.fold_mean.value == pytest.approx(np.mean(told.folds))
     called = told.calibrated[:, 1]
     assert told.decisions["sensitivity"].value <= 1
-    assert told.coverage["all patients"].patients == 60
+    assert told.coverage["all patients"].patients == 36
     assert {"class normal", "class tumour", "site A"} <= set(told.coverage)
     lowest = worst(told.groups["site"])
     values = {name: one.metrics["auroc"].value for name, one in told.groups["site"].items()}
     assert lowest == min(values, key=lambda name: values[name])
-    assert len(called) == 60
+    assert len(called) == 36
 
 
 def test_the_record_alone_is_a_baseline(reported: Work) -> None:
@@ -76,7 +76,7 @@ def test_the_record_alone_is_a_baseline(reported: Work) -> None:
     work = with_settings(reported, *SETTINGS, "cohort.clinical={age: number, scanner: category}")
     slides = work.cohort.slides
     truth = (work.cohort.frame["label"] == "tumour").to_numpy().astype(np.int64)
-    place = np.arange(60)
+    place = np.arange(36)
     folds = [Fold(place[place % 3 != n], place[:0], place[place % 3 == n]) for n in range(3)]
     found = record_baselines(slides, truth, folds, work)
     assert score("auroc", truth, found[RECORD].probabilities) > 0.9

@@ -43,6 +43,8 @@ def test_an_ensemble_is_the_weighted_mean_of_its_members(members: Path, cohort: 
     assert (slides["models"] == 2).all()
     assert (folder / "patients.csv").exists()
     assert run_stage(work, "predict")[0].kind == "found"
+    decided = run_stage(work, "calibrate")[0]
+    assert (decided.kind, decided.facts["source"]) == ("made", "cross-fitted")
     assert {one.kind for one in run_stage(work, "heatmap")} == {"failed"}
     assert run_stage(work, "report")[0].kind == "made"
 

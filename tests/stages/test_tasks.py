@@ -21,14 +21,10 @@ QUESTIONS = {
     "regression": ("task.classes=[]", "task.kind=regression", "task.label=lesion_percent", "task.objective=huber"),
     "ordinal": ("task.classes=[]", "task.kind=ordinal", "task.label=grade"),
     "survival": (*PLAIN, "task.kind=survival", "task.time=months", "task.event=died", "task.horizons=[12, 36]"),
-    "discrete": (
-        *PLAIN, "task.kind=survival", "task.time=months", "task.event=died", "task.horizons=[12, 36]",
-        "task.objective=discrete", "task.bins=2",
-    ),
     "joint": (
         *PLAIN, "task.kind=joint", "task.parts={found: {label: label, weight: 0.5}, "
         "much: {kind: regression, label: lesion_percent}, dense: {kind: multilabel, labels: [dense]}, "
-        "fate: {kind: survival, time: months, event: died}}",
+        "fate: {kind: survival, time: months, event: died, objective: discrete, bins: 2}}",
     ),
 }  # fmt: skip
 COLUMNS = {
@@ -36,16 +32,14 @@ COLUMNS = {
     "regression": ["lesion_percent"],
     "ordinal": ["0", "1", "2", "3", "expected"],
     "survival": ["survival_12", "survival_36", "risk"],
-    "discrete": ["survival_12", "survival_36", "risk"],
     "joint": ["found_benign", "found_lesion", "much_lesion_percent", "dense_dense", "fate_risk"],
 }
-SHOWN = {"regression": "lesion_percent", "ordinal": "expected", "survival": "risk", "discrete": "risk"}
+SHOWN = {"regression": "lesion_percent", "ordinal": "expected", "survival": "risk"}
 LEADING = {
     "multilabel": "mean_auroc",
     "regression": "r2",
     "ordinal": "quadratic_kappa",
     "survival": "c_index",
-    "discrete": "c_index",
 }
 SMALL = ("heatmap.picture_px=128", "heatmap.export=[]", "report.heatmaps=2", "report.tiles=0", "report.faults=0")
 

@@ -41,14 +41,14 @@ def _run(work: Work) -> dict:  # type: ignore[type-arg]
 
 
 def test_a_like_cohort_is_told_as_like_and_a_shifted_one_as_shifted(model: Path, tmp_path: Path) -> None:
-    like = _run(_other(tmp_path / "like", model, slides=60, signal=3))
+    like = _run(_other(tmp_path / "like", model, slides=42, signal=3))
     assert like["metrics"]["auroc"]["value"] > 0.8
     assert like["development"]["auroc"]["value"] > 0.8
     assert set(like["decisions"]) == {"sensitivity", "specificity", "ppv", "npv"}
     assert set(like["groups"]["site"]) == {"A", "B", "C"}
     assert like["drift"]["told_apart"] < 0.75
     assert [one["k"] for one in like["recalibration"]] == [8, 20]
-    shifted = _run(_other(tmp_path / "shifted", model, slides=60, signal=3, site_shift=9.0))
+    shifted = _run(_other(tmp_path / "shifted", model, slides=42, signal=3, site_shift=9.0))
     assert shifted["drift"]["told_apart"] > like["drift"]["told_apart"]
     median = pd.Series(shifted["drift"]["distance"]).quantile(0.9)
     assert median > 2 * like["drift"]["reference"][1]

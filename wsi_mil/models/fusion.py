@@ -23,9 +23,11 @@ RECORD_DROPOUT = 0.1
 class Fusion(nn.Module):
     """z' from what a bag says (z, its embedding, or its logits where a method makes its own) and its record r.
 
-    `concat`: z' = z + V relu(W [z; r]);  `gated`: z' = z * tanh(G r) + U r, after Pathomic Fusion (Chen et al. 2020) but
-    with the record alone at the gate and with a sign: a gate between 0 and 1 learned no interaction (AUROC .50 to .56 on
-    planted bags, where this one has .98 and more);  `film`: z' = z * (1 + gamma(r)) + beta(r) (Perez et al., AAAI 2018).
+    `concat`: z' = z + V relu(W [z; r]);
+    `gated`: z' = z * tanh(G r) + U r, after Pathomic Fusion (Chen et al. 2020), with the record alone at the gate and
+    with a sign: a gate in (0, 1) learned no interaction (AUROC .50 to .56 on planted bags, this one .98 and more);
+    `film`: z' = z * (1 + gamma(r)) + beta(r) (Perez et al., AAAI 2018).
+
     With `gated` and `film` z is only scaled, so the contributions of tiles stay exact: each is scaled alike, and what
     the record says by itself goes into the bias, which is then each patient's own. All three can learn an interaction
     (a finding that means the opposite in some patients). A missing factor has a learned token; without any record all

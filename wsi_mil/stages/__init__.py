@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from wsi_mil.stages.study import Study as Study
     from wsi_mil.stages.study import load_study as load_study
     from wsi_mil.stages.study import study_of_model as study_of_model
+    from wsi_mil.stages.sweep import CHOSEN as CHOSEN
+    from wsi_mil.stages.sweep import read_sweep as read_sweep
+    from wsi_mil.stages.sweep import score_sweep as score_sweep
     from wsi_mil.stages.validation import validate_study as validate_study
     from wsi_mil.stages.work import Work as Work
 
@@ -28,7 +31,7 @@ STAGES = {
     "tissue": "Find the tissue of each slide.",
     "tile": "Lay a grid of tiles over the tissue of each slide.",
     "extract": "Turn the tiles of each slide into a bag of features.",
-    "split": "Deal the patients into folds: fit, select, calibrate and test.",
+    "split": "Deal the patients into folds: who trains, who chooses, who is tested.",
     "train": "Train one model for each fold and seed.",
     "predict": "Predict every slide and patient with models that never saw them.",
     "calibrate": "Calibrate the predictions and decide, on patients of their own.",
@@ -55,6 +58,9 @@ _PLACES = {
     "Work": "work",
     "load_study": "study",
     "run": "runner",
+    "CHOSEN": "sweep",
+    "read_sweep": "sweep",
+    "score_sweep": "sweep",
     "study_of_model": "study",
 }
 

@@ -79,6 +79,23 @@ def judge(
     return judged, found
 
 
+def measured(work: Work, slides: pd.DataFrame, *, draws: int) -> dict[str, tuple[str, Mapping[str, Interval]]]:
+    """For each question, the name of its leading measure and all its measures of some predictions.
+
+    `slides` is a table as the predict stage writes it.
+    """
+    own = slides[(slides["status"] == "predicted") & (slides["part"] == "cross-validation")]
+    found: dict[str, tuple[str, Mapping[str, Interval]]] = {}
+    for name, asked in work.study.task.questions.items():
+        answers = ANSWERS[asked.kind](asked, _names(name, work))
+        cases = _cases(name, answers, own, work)
+        if cases is not None:
+            statistics = answers.measures(answers.truth(cases.cells), cases.answers)
+            told = {one: bootstrap_statistic(value, cases.patients, draws=draws) for one, value in statistics.items()}
+            found[name] = answers.leading, told
+    return found
+
+
 def pages(judged: Sequence[Judged]) -> list[Part]:
     """Two parts of the page for each question: how well it is answered, and what answers it without a model."""
     parts = []

@@ -181,7 +181,7 @@ def faults(task: TaskSection, frame: pd.DataFrame, *, missing_labels: str) -> li
             found += cohort.survival_faults(frame, asked.time, asked.event)
         if task.kind == "joint" and asked.classes:
             found += cohort.class_faults(frame, asked.label, asked.classes)
-    rows = [str(row + 2) for row in frame.index[~known(task, frame)]]
+    rows = [str(row + 2) for row in frame.index[~known(task, frame)]] if task.columns else []
     if rows and missing_labels == "fault" and task.kind in ("multilabel", "joint"):
         found.append(f"rows {', '.join(rows)}: no label at all: fill one in, or set cohort.missing_labels: predict")
     return found

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Split(Stage):
-    """Deal the patients into folds: fit, select, calibrate and test."""
+    """Deal the patients into folds: who trains, who chooses, who is tested."""
 
     name: ClassVar[str] = "split"
     reads: ClassVar[tuple[str, ...]] = ("task",)

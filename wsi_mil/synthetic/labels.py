@@ -28,8 +28,8 @@ def outcomes(patients: Sequence[str], scenes: Sequence[Scene], *, seed: int) -> 
     """The columns OUTCOMES for each slide, one value a patient.
 
     lesion, extensive and dense (0 or 1; the last two are unknown for every fifth patient; dense patches are small, and
-    hard to learn from some dozens of slides), lesion_percent of the tissue (mean over the slides), grade 0 to 3 by it, and months to death (died 1) or to the last visit (died 0): the hazard grows with the
-    share of lesion.
+    hard to learn from some dozens of slides), lesion_percent of the tissue (mean over the slides), grade 0 to 3 by it,
+    and months to death (died 1) or to the last visit (died 0): the hazard grows with the share of lesion.
     """
     by_patient: dict[str, list[Scene]] = {}
     for patient, scene in zip(patients, scenes, strict=True):
