@@ -145,7 +145,9 @@ def parameter_groups(model: MIL, lr: float) -> list[dict[str, Any]]:
     ModelError for a part that holds no parameter: a prefix that misses would silently learn slowly.
     """
     groups: list[dict[str, Any]] = [{"params": [], "lr": lr}]
-    parts = {f"aggregator.{name}.": {"params": [], "lr": lr * factor} for name, factor in model.faster.items()}
+    parts: dict[str, dict[str, Any]] = {
+        f"aggregator.{name}.": {"params": [], "lr": lr * factor} for name, factor in model.faster.items()
+    }
     for name, parameter in model.named_parameters():
         group = next((one for prefix, one in parts.items() if name.startswith(prefix)), groups[0])
         group["params"].append(parameter)
