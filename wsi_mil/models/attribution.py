@@ -96,7 +96,7 @@ def occlusion(model: MIL, bag: Bag) -> Float[Tensor, "tile out"]:
 
 
 def integrated_gradients(model: MIL, bag: Bag) -> Float[Tensor, "tile out"]:
-    """sum_d (x_kd - m_d) * integral from 0 to 1 of d logit_c / d x_kd at m + t (X - m) (Sundararajan et al., ICML 2017).
+    """sum_d (x_kd - m_d) * integral from 0 to 1 of d logit_c / d x_kd at m + t (X - m) (Sundararajan et al. 2017).
 
     m is the mean feature of the training tiles. Over a bag the numbers sum to logit_c(X) - logit_c(m for each tile).
     """
@@ -110,7 +110,7 @@ def integrated_gradients(model: MIL, bag: Bag) -> Float[Tensor, "tile out"]:
 
 
 def gradient_input(model: MIL, bag: Bag) -> Float[Tensor, "tile out"]:
-    """sum_d (x_kd - m_d) * d logit_c / d x_kd at X, m the mean feature of the training tiles (Shrikumar et al. 2017)."""
+    """sum_d (x_kd - m_d) * d logit_c / d x_kd at X, m the mean feature in training (Shrikumar et al. 2017)."""
     return _slopes(model, bag, at=1.0)
 
 

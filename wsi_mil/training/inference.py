@@ -17,7 +17,6 @@ from wsi_mil.models import MIL, Clinical
 from wsi_mil.tasks import Task
 from wsi_mil.training.source import BagSource
 
-
 SAME_BIAS = 1e-4
 """Rounding of float32 over 100,000 tiles, of the size of what is added."""
 
