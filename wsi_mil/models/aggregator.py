@@ -77,6 +77,10 @@ class Aggregator(nn.Module, ABC):
     breaks: Mapping[str, str] = {}
     """Properties of the contract that the method breaks on purpose, each with the reason."""
 
+    tile_maps: Mapping[str, Literal["attention", "contribution", "tile logit"]] = {}
+    """What `aux` has for each tile besides, in evaluation mode, and what its numbers are: shape [tile, out], or [tile,
+    1]. Contributions are parts of those that the method gives."""
+
     losses: Mapping[str, float] = {}
     """Terms of the training loss by their name in `training/auxiliary.py`, with their weights; "bag" is the task's own
     loss, of weight 1 where it is not listed. May be set by the constructor."""

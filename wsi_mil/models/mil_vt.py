@@ -10,7 +10,7 @@ from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.layers import Projection, attention_pooled, segments
-from wsi_mil.models.transformer import MaskedBlock
+from wsi_mil.models.transformer import MaskedBlock, rolled
 
 
 class MILVT(Aggregator):
@@ -76,6 +76,22 @@ class MILVT(Aggregator):
         by_tiles = self.mil.out(pooled.embedding[:, 0])
         aux = {"stream_logits": torch.stack([by_token, by_tiles])}
         return pooled._replace(logits=(by_token + by_tiles) / 2, aux=aux)
+
+    def rollout(
+        self,
+        features: Float[Tensor, "tile dim"],
+        cells: Int64[Tensor, "tile 2"],
+        clinical: Clinical | None = None,
+    ) -> Float[Tensor, "tile query"]:
+        """Half by the class token, half by the tiles that the other head weighs; of one bag. Sums to 1 with token 0."""
+        tokens = torch.cat([self.start.to(features.dtype), self.projection(features)])[None]
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        flow: Tensor | None = None
+        for block in self.blocks:
+            flow, tokens = rolled(flow, block.attention(tokens)[0]), block(tokens, mask)
+        assert flow is not None  # there is one block at least
+        weights = self.mil(self.norm(tokens[0, 1:]))[1].softmax(dim=0)  #                 tile 1
+        return (flow[:1].T + flow[1:].T @ weights)[1:] / 2
 
 
 class _MILHead(nn.Module):
