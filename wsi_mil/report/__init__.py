@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.report.answer import answer_figure as answer_figure
     from wsi_mil.report.figures import Curve as Curve
     from wsi_mil.report.figures import bar_figure as bar_figure
     from wsi_mil.report.figures import confusion_figure as confusion_figure
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from wsi_mil.report.reliability import reliability_figure as reliability_figure
 
 _PLACES = {
+    "answer_figure": "answer",
     "Curve": "figures",
     "bar_figure": "figures",
     "confusion_figure": "figures",

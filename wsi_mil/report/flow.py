@@ -38,8 +38,9 @@ def flow_figure(steps: Sequence[Step], *, title: str) -> str:
     heights = [max(STEP_IN, LINE_IN * len(lines) + 0.12 if lines else 0) for lines in said]
     total = sum(heights) + GAP_IN * (len(steps) - 1) + 0.1
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(WIDTH_IN, total)
-        axes.set(xlim=(0, WIDTH_IN), ylim=(total, 0))
+        width = WIDTH_IN if any(said) else BOX_IN + 1
+        figure, axes = new_figure(width, total)
+        axes.set(xlim=(0, width), ylim=(total, 0))
         axes.axis("off")
         top = 0.05
         for number, (step, lines, height) in enumerate(zip(steps, said, heights, strict=True)):

@@ -28,13 +28,15 @@ def flow(work: Work) -> Part:
     rows = [
         [step.name, str(step.slides), str(step.patients), "; ".join(f"{count}: {why}" for count, why in step.lost)]
         for step in steps
+        if step.lost
     ]
     text = (
         "Each box counts the slides that are left, with their patients; beside it, how many the step left out, and why. "
         "Slides without a label, or outside of the folds, may still be predicted, as new ones."
     )
-    table = TableView(["step", "slides", "patients", "left out here"], rows, caption="The same as a table")
-    return Part("Cohort flow", text, figures=[Figure(flow_figure(steps, title="Cohort flow"))], tables=[table])
+    table = TableView(["step", "slides", "patients", "left out here"], rows, caption="Left after each step that lost slides")
+    figures = [Figure(flow_figure(steps, title="Cohort flow"))]
+    return Part("Cohort flow", text if rows else f"{text} None was left out.", figures=figures, tables=[table][: len(rows)])
 
 
 def steps_of(work: Work) -> list[Step]:

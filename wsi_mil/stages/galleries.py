@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,8 @@ from wsi_mil.stages import ledger
 from wsi_mil.stages.calibrate import read_predicted
 from wsi_mil.stages.evaluate import read_slides
 from wsi_mil.stages.stage import Item
-from wsi_mil.stages.strips import strip
+from wsi_mil.stages.strips import bar_um, strip
+from wsi_mil.stages.thumbnails import LEGEND_PX, jpeg, legend
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -41,7 +41,12 @@ def heatmaps(work: Work, count: int) -> Part:
     slides = slides[~slides["wrong"].astype(bool)]
     pictures = [one for one in (_map(row, work, MAP_PX) for row in _interesting(slides, count)) if one]
     folder = work.stage("heatmap").folder(work).relative_to(work.root)
-    text = f"The most certain predictions of each class; errors have a part of their own. All maps lie in {folder}/."
+    text = (
+        "The most certain predictions of each class; errors have a part of their own. A click opens the map with its "
+        f"own legend and scale bar; all lie in {folder}/. Colours are those of the legend, their range each slide's own."
+    )
+    legends = [_legend(one, work) for one in _interesting(slides, 1)] if pictures else []
+    pictures = [*pictures, *(one for one in legends if one)]
     return Part("Heatmaps", text if pictures else "No heatmaps were drawn.", pictures=pictures)
 
 
@@ -79,7 +84,13 @@ def _map(row: dict[str, Any], work: Work, width: int) -> Picture | None:
     label = f", labelled {row['label']}" if row["label"] else ""
     sure = f" ({row['certainty']:.2f})" if work.study.task.kind == "classification" else ""
     caption = f"{row['slide']}: predicted {row['predicted']}{sure}{label}"
-    return Picture(_jpeg(path.read_bytes(), width), caption, href=_beside(path, work))
+    return Picture(jpeg(path.read_bytes(), width, framed=True), caption, href=_beside(path, work))
+
+
+def _legend(row: dict[str, Any], work: Work) -> Picture | None:
+    path = _map_file(row["slide"], work)
+    found = legend(path.read_bytes()) if path.exists() else None
+    return Picture(found, f"Legend of {row['slide']}", width_px=LEGEND_PX) if found else None
 
 
 def _map_file(slide: str, work: Work) -> Path:
@@ -104,8 +115,14 @@ def tiles(work: Work, count: int) -> Part:
         picture = strip(row["slide"], work, count=count)
         if picture is not None:
             pictures.append(Picture(picture, f"{row['slide']}: upper row highest, lower row lowest scores"))
-    text = "By the score that the heatmap shows." if pictures else "There are no heatmaps, or the slides cannot be read."
+    text = f"By the score that the heatmap shows. {tile_scale(work)}" if pictures else "There are no heatmaps, or the slides cannot be read."
     return Part("Top and bottom tiles", text, pictures=pictures, wide=True)
+
+
+def tile_scale(work: Work) -> str:
+    """How large the tiles are, and how long the bar on them."""
+    side_um = work.study.tile.size_px * work.study.tile.mpp
+    return f"A tile is {side_um:g} um wide; the bar is {bar_um(side_um):g} um."
 
 
 def cases(work: Work) -> Part:
@@ -132,7 +149,8 @@ def cases(work: Work) -> Part:
         ]
         for row in slides.head(MOST_ROWS).to_dict("records")
     ]
-    headers = ["slide", "patient", "label", "predicted", *answers, *decided, "status", "note"]
+    words = [name.replace("calibrated_", "calibrated ") for name in decided]
+    headers = ["slide", "patient", "label", "predicted", *answers, *words, "status", "note"]
     source = path if path.exists() else work.stage("predict").output(Item("slides"), work)
     table = source.relative_to(work.root)
     more = f" The first {MOST_ROWS} of {len(slides):,} slides are shown." if len(slides) > MOST_ROWS else ""
@@ -169,7 +187,7 @@ def cohort(work: Work) -> Part:
     lost = _lost(work)
     if lost:
         tables.append(TableView(["slide", "stage", "outcome", "reason"], lost, caption="Left out"))
-    return Part("Cohort", "What became of each slide, and who has which label.", tables=tables)
+    return Part("Labels and sites", "What became of each slide, and who has which label.", tables=tables)
 
 
 def quality(work: Work, count: int) -> Part:
@@ -236,7 +254,7 @@ def _sheet(slides: list[tuple[float, str, str]], work: Work, count: int) -> list
         if len(pictures) >= count:
             break
         if path.exists():
-            pictures.append(Picture(_jpeg(path.read_bytes(), SHEET_PX), f"{slide} ! {marks}" if marks else slide))
+            pictures.append(Picture(jpeg(path.read_bytes(), SHEET_PX), f"{slide} ! {marks}" if marks else slide))
     return pictures
 
 
@@ -272,17 +290,3 @@ def _lost(work: Work) -> list[list[str]]:
                 rows.append([slide, name, record["outcome"], record["why"]])
                 break
     return rows
-
-
-def _jpeg(data: bytes, width: int) -> bytes:
-    """A picture scaled down to a width, as JPEG: a page of many must stay small enough to mail."""
-    from PIL import Image
-
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
-    if picture.width > width:
-        picture = picture.resize(
-            (width, max(1, round(picture.height * width / picture.width))), Image.Resampling.LANCZOS
-        )
-    out = io.BytesIO()
-    picture.save(out, format="jpeg", quality=82, optimize=True)
-    return out.getvalue()

@@ -45,10 +45,15 @@ def provenance(work: Work) -> Part:
     """The command that repeats the study, versions, digests, and the whole configuration."""
     text = (
         f"To repeat the study: wsi-mil run {STUDY_YAML} --work NEW_FOLDER. The file {STUDY_YAML} lies beside this page "
-        "and is printed below. The digests say whether another folder holds the same tables, bags and models."
+        "with every field explained; its values are printed below. The digests say whether another folder holds the same tables, bags and models."
     )
     tables = [_versions(work), _digests(work)]
-    return Part("Configuration, versions and digests", text, tables=tables, code=explain(work.study))
+    return Part("Configuration, versions and digests", text, tables=tables, code=_values(work))
+
+
+def _values(work: Work) -> str:
+    """The configuration without the comments of the file beside the page."""
+    return "\n".join(line for line in explain(work.study).splitlines() if not line.lstrip().startswith("#"))
 
 
 def _seconds(work: Work) -> tuple[dict[str, float], dict[str, int]]:
