@@ -33,15 +33,25 @@ Cell = str | Link
 
 @dataclass(frozen=True)
 class TableView:
-    """A table; cells that are numbers are set to the right. Long ones scroll on screen and print whole."""
+    """A table; cells that are numbers are set to the right. Long ones scroll on screen and print whole.
+
+    Without a word in its headers it is a list of names and what belongs to them.
+    """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
 
     @property
+    def pairs(self) -> bool:
+        """Whether it is a list of names and values."""
+        return not any(self.headers)
+
+    @property
     def numeric(self) -> list[bool]:
         """Which columns hold numbers only."""
+        if self.pairs:
+            return [False] * len(self.headers)
         columns = [[row[column] for row in self.rows] for column in range(len(self.headers))]
         return [any(cells) and all(_is_number(cell) for cell in cells) for cells in columns]
 

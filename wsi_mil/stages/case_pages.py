@@ -25,6 +25,11 @@ INTERVAL = (
     "interval of confidence in the diagnosis: errors that all models and all tiles share do not show in it."
 )
 
+CALIBRATED_ON = {
+    "cross-fitted": "Calibrated on the tested patients of the other folds, whose models may have learnt from this one.",
+    "the calibrate role": "Calibrated on patients that neither trained the model nor are tested by it.",
+}
+
 SAID_OF_PATIENT = "Of the patient the page holds the slide's id and the table's patient id, and nothing else."
 
 
@@ -32,7 +37,7 @@ def page_of(told: CaseTold, work: Work) -> str:
     """The whole page as HTML."""
     parts = [prediction(told, work), heatmap(told, work), tiles(told, work), *_record(told), quality(told, work)]
     parts.append(provenance(told, work))
-    subtitle = f"Slide {told.slide} of patient {told.patient}. {SAID_OF_PATIENT}"
+    subtitle = f"Patient {told.patient}. {SAID_OF_PATIENT}"
     return page(
         title=f"Case report: {told.slide}",
         subtitle=subtitle,
@@ -110,10 +115,12 @@ def quality(told: CaseTold, work: Work) -> Part:
         [f"tiles with {name}", f"{number} ({number / count:.0%})"] for name, number in bag.get("faults", {}).items()
     ]
     path = work.stage("tissue").output(Item(told.slide), work).with_suffix(".png")
-    pictures = [Picture(jpeg(path.read_bytes(), THUMB_PX), "Slide with the outline of its tissue", width_px=THUMB_PX)]
+    pictures = []
+    if path.exists():
+        pictures.append(Picture(jpeg(path.read_bytes(), THUMB_PX), "Slide with the outline of its tissue"))
     marks = f" Note of the prediction: {told.row['note']}." if told.row.get("note") else ""
     text = f"Faults are by the thresholds of the study; a tile may have several.{marks}"
-    return Part("Quality", text, tables=[TableView(["", ""], rows)], pictures=pictures if path.exists() else [])
+    return Part("Quality", text, tables=[TableView(["", ""], rows)], pictures=pictures)
 
 
 def provenance(told: CaseTold, work: Work) -> Part:
@@ -131,7 +138,7 @@ def provenance(told: CaseTold, work: Work) -> Part:
     rows.append(["aggregator", f"{work.study.model.name}, {len(told.models)} model(s): {', '.join(told.models[:12])}"])
     rows += [[f"weights of {name}", digest] for name, digest in list(told.hashes.items())[:12]]
     if told.source:
-        rows.append(["calibrated on", f"patients apart ({told.source})"])
+        rows.append(["calibrated on", told.source])
     rows += [[name, number] for name, number in ledger.versions().items()]
     text = " ".join(f"{note[:1].upper()}{note[1:]}." for note in told.notes)
     return Part("Provenance", text, tables=[TableView(["", ""], rows)])
@@ -190,7 +197,7 @@ def _set_note(told: CaseTold, work: Work) -> str:
 def _words(told: CaseTold) -> list[str]:
     said = [INTERVAL] if told.moved else []
     if told.calibrated is not None:
-        said.insert(0, f"Calibrated on patients that neither trained nor tested the model ({told.source}).")
+        said.insert(0, CALIBRATED_ON.get(told.source, f"Calibrated on {told.source}."))
     if told.refused and not told.row.get("set"):
         said.append(f"No conformal set: {told.refused}.")
     disagreement = told.row.get("disagreement")

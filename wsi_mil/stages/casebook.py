@@ -73,7 +73,8 @@ def find_browser() -> str | None:
 
 def print_pdf(html: Path, pdf: Path, *, browser: str) -> str:
     """Print a page to PDF without a window; an empty text, or why it did not work. The page loads nothing."""
-    with tempfile.TemporaryDirectory() as profile, files.drafted(pdf) as draft:
+    with tempfile.TemporaryDirectory() as profile:
+        draft = Path(profile) / "page.pdf"
         command = [browser, "--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
         # The sandbox of Chromium refuses to start for root, as in containers.
         command += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
@@ -82,6 +83,7 @@ def print_pdf(html: Path, pdf: Path, *, browser: str) -> str:
             ended = subprocess.run(command, capture_output=True, timeout=ENOUGH_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{browser} did not print: {error}"
-        if not draft.is_file() or not draft.read_bytes()[:5] == b"%PDF-":
+        if not draft.is_file() or not draft.read_bytes().startswith(b"%PDF-"):
             return f"{browser} did not print (exit code {ended.returncode})"
+        files.write_bytes(pdf, draft.read_bytes())
     return ""
