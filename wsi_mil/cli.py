@@ -181,6 +181,7 @@ def demo(
 
 app.command("view", rich_help_panel=LOOK_PANEL)(commands.view)
 app.command("export-viewer", rich_help_panel=LOOK_PANEL)(commands.export_viewer)
+app.command("case", rich_help_panel=LOOK_PANEL)(commands.case)
 app.command("slide", rich_help_panel=LOOK_PANEL)(commands.slide)
 
 
