@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.stages.believed import believe as believe
     from wsi_mil.stages.comparing import compare_studies as compare_studies
     from wsi_mil.stages.exchange import Exchanged as Exchanged
     from wsi_mil.stages.exchange import Help as Help
@@ -42,6 +43,7 @@ STAGES = {
 
 _PLACES = {
     "validate_study": "validation",
+    "believe": "believed",
     "compare_studies": "comparing",
     "Exchanged": "exchange",
     "Help": "exchange",

@@ -123,8 +123,8 @@ class HeatmapStage(Stage):
         whole = told[0].matrix() if len(told) == 1 else _mean_ranks([one.matrix() for one in told])
         shown = maps[0] if len(maps) == 1 else _mean_of(maps, whole[told[0].here])
         draft.mkdir()
-        for one in maps if len(maps) > 1 else []:
-            (draft / f"{item.name}.{one.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(one))
+        for own in maps if len(maps) > 1 else []:
+            (draft / f"{item.name}.{own.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(own))
         (draft / f"{item.name}.h5").write_bytes(heatmap_to_hdf5(shown))
         channel = self._channel(shown, load(models[0], work).task)
         wanted = Wanted(
