@@ -148,6 +148,9 @@ def heatmap(
         ),
     ] = "",
     truth_of: Annotated[str, typer.Option("--truth-of", help="Keep polygons of this classification.")] = "",
+    one_scale: Annotated[
+        str, typer.Option("--one-scale", metavar="patient|cohort", help="Then draw pictures on one scale.")
+    ] = "",
     on: On = "here",
     redo: Redo = False,
     dry_run: DryRun = False,
@@ -155,7 +158,11 @@ def heatmap(
     verbose: Verbose = False,
 ) -> None:
     """Draw, for each slide, the scores behind its prediction."""
+    if one_scale not in ("", "patient", "cohort"):
+        raise ConfigError(f"--one-scale is {one_scale!r}: it is patient or cohort")
     _stage_command("heatmap")(study, work, settings, on, redo, dry_run, shard, verbose)
+    if one_scale and not dry_run:
+        judging.on_one_scale(study, work, settings or [], over=one_scale)
     if evaluate and not dry_run:
         judging.believe(study, work, settings or [], truth=evaluate, truth_of=truth_of)
 
@@ -225,16 +232,7 @@ app.command("validate", rich_help_panel=LOOK_PANEL)(judging.validate)
 app.add_typer(commands.bags, name="bags", rich_help_panel=LOOK_PANEL)
 
 
-@app.command("config", rich_help_panel=LOOK_PANEL)
-def config(
-    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Nothing shows the defaults.")] = None,
-    settings: Settings = None,
-) -> None:
-    """Print the resolved configuration with the meaning of each field."""
-    from wsi_mil.config import explain
-    from wsi_mil.stages import Study, load_study
-
-    typer.echo(explain(load_study(study, settings or []) if study else Study()), nl=False)
+app.command("config", rich_help_panel=LOOK_PANEL)(commands.config)
 
 
 def _run(names: list[str], study: Any, work: Path, *, on: str, redo: list[str], dry: bool, shard: str) -> None:

@@ -72,6 +72,14 @@ def believe(study: Path, work: Path, settings: list[str], *, truth: str, truth_o
     console.print("written to " + " and ".join(str(path) for path in paths), highlight=False, markup=False)
 
 
+def on_one_scale(study: Path, work: Path, settings: list[str], *, over: str) -> None:
+    """Draw the maps of a study once more, on one scale."""
+    from wsi_mil.stages import Work, draw_on_one_scale, load_study
+
+    drawn = draw_on_one_scale(Work(work.absolute(), load_study(study, settings)), over)
+    typer.echo(f"{len(drawn)} pictures SLIDE.{over}.png on one scale, beside the maps")
+
+
 def validate(
     model: Annotated[Path, typer.Option("--model", help="Folder of trained models: train/MODEL of a study.")],
     table: Annotated[Path, typer.Option("--table", help="Table of the other cohort, with its labels.")],

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wsi_mil.stages.exchange import export_bags as export_bags
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
+    from wsi_mil.stages.one_scale import draw_on_one_scale as draw_on_one_scale
     from wsi_mil.stages.pace import told_pace as told_pace
     from wsi_mil.stages.runner import Plan as Plan
     from wsi_mil.stages.runner import plan as plan
@@ -51,6 +52,7 @@ _PLACES = {
     "export_bags": "exchange",
     "import_bags": "exchange",
     "verify_bags": "exchange",
+    "draw_on_one_scale": "one_scale",
     "told_pace": "pace",
     "Outcome": "stage",
     "Plan": "runner",

@@ -129,12 +129,12 @@ class HeatmapStage(Stage):
         channel = self._channel(shown, load(models[0], work).task)
         wanted = Wanted(
             channel=channel,
-            scale=self._scale(shown, channel),
+            scale=self.scale_of(shown, channel),
             limits=_limits(shown, channel, whole),
             drawn=smoothed(shown, channel, tiles=self.smooth),
             px_per_tile=self.px_per_tile,
             top_shares=self.contours,
-            picture=lambda: self._picture(item, work, wanted),
+            picture=lambda: self.picture(item, work, wanted),
         )
         write_exports(export_files(shown, self.export, wanted), draft)
         return {"models": len(maps), "channel": channel, "tiles": len(shown.grid)}
@@ -175,13 +175,15 @@ class HeatmapStage(Stage):
             f"heatmap.channel is {self.channel!r}, which {shown.model} has not; it has {', '.join(shown.channels)}"
         )
 
-    def _scale(self, shown: Heatmap, channel: str) -> str:
+    def scale_of(self, shown: Heatmap, channel: str) -> str:
+        """The scale by its name; for "auto" what suits the kind of numbers."""
         if self.scale != "auto":
             return self.scale
         kind = shown.kinds.get(channel)
         return "range" if kind == "mean rank" else "signed" if kind in SIGNED else "rank"
 
-    def _picture(self, item: Item, work: Work, wanted: Wanted) -> bytes:
+    def picture(self, item: Item, work: Work, wanted: Wanted) -> bytes:
+        """The PNG of a slide, for which it is read."""
         outline_path = ledger.require("tissue", item.name, work)
         outline = outline_from_geojson(outline_path.read_text(encoding="utf-8"), where=outline_path.name)
         with open_item(item) as slide:
