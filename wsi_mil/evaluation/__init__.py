@@ -60,6 +60,17 @@ from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusi
 from wsi_mil.evaluation.removal import Faithfulness, faithfulness, rank_correlation
 from wsi_mil.evaluation.survival import SurvivalCurve, kaplan_meier, log_rank, survival_measures
 from wsi_mil.evaluation.thresholds import RULES, Rule, at_decision, choose_threshold
+from wsi_mil.evaluation.unknown import (
+    OpenSet,
+    RiskCoverage,
+    fpr_at_tpr,
+    limit_interval,
+    limit_of,
+    open_f1,
+    open_set,
+    oscr,
+    risk_coverage,
+)
 
 __all__ = [
     "Baseline",
@@ -82,9 +93,11 @@ __all__ = [
     "METRICS",
     "Method",
     "Metric",
+    "OpenSet",
     "RATES",
     "RULES",
     "Reliability",
+    "RiskCoverage",
     "Rule",
     "SAME_BAG",
     "SeedSpread",
@@ -115,6 +128,7 @@ __all__ = [
     "find_metric",
     "fit_calibrator",
     "fit_conformal",
+    "fpr_at_tpr",
     "froc",
     "grade_measures",
     "holm",
@@ -122,12 +136,17 @@ __all__ = [
     "label_measures",
     "layout_statistics",
     "lesions",
+    "limit_interval",
+    "limit_of",
     "localise",
     "log_rank",
     "logit",
     "mean_size",
     "near_pairs",
     "number_measures",
+    "open_f1",
+    "open_set",
+    "oscr",
     "out_of_fold_cox",
     "out_of_fold_logistic",
     "out_of_fold_ridge",
@@ -139,6 +158,7 @@ __all__ = [
     "pr_curve",
     "rank_correlation",
     "reliability",
+    "risk_coverage",
     "roc_curve",
     "sampled",
     "score",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from wsi_mil.heatmaps.deepzoom import heatmap_to_deepzoom
     from wsi_mil.heatmaps.geojson import heatmap_to_geojson
     from wsi_mil.heatmaps.heatmap import Heatmap, heatmap_from_hdf5, heatmap_to_hdf5
-    from wsi_mil.heatmaps.picture import overlay
+    from wsi_mil.heatmaps.picture import FRAME_KEY, overlay
     from wsi_mil.heatmaps.raster import paint
     from wsi_mil.heatmaps.smooth import smoothed
     from wsi_mil.heatmaps.table import heatmap_to_csv, heatmap_to_h5ad, heatmap_to_parquet
@@ -31,6 +31,7 @@ _HOME = {
     "Heatmap": "heatmap",
     "heatmap_from_hdf5": "heatmap",
     "heatmap_to_hdf5": "heatmap",
+    "FRAME_KEY": "picture",
     "overlay": "picture",
     "paint": "raster",
     "smoothed": "smooth",
@@ -43,6 +44,7 @@ _HOME = {
 """Which file each public name lives in; loaded when first used, since some need h5py, scipy or matplotlib."""
 
 __all__ = [
+    "FRAME_KEY",
     "SCALES",
     "Colouring",
     "Heatmap",

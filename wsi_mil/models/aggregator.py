@@ -72,6 +72,8 @@ class Aggregator(nn.Module, ABC):
     """Time and memory in the number of tiles N."""
     recipe: Mapping[str, float] = {}
     """Settings of training (lr, batch_bags) that the method needs where a study sets none; found on planted bags."""
+    faster: Mapping[str, float] = {}
+    """Parts (names of submodules) that learn with a multiple of the learning rate."""
     breaks: Mapping[str, str] = {}
     """Properties of the contract that the method breaks on purpose, each with the reason."""
 

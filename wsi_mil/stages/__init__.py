@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsi_mil.stages.believed import believe as believe
+    from wsi_mil.stages.casebook import Reported as Reported
+    from wsi_mil.stages.casebook import find_browser as find_browser
+    from wsi_mil.stages.casebook import report_cases as report_cases
     from wsi_mil.stages.comparing import compare_studies as compare_studies
     from wsi_mil.stages.exchange import Exchanged as Exchanged
     from wsi_mil.stages.exchange import Help as Help
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
     from wsi_mil.stages.one_scale import draw_on_one_scale as draw_on_one_scale
+    from wsi_mil.stages.opened import open_work as open_work
     from wsi_mil.stages.pace import told_pace as told_pace
     from wsi_mil.stages.runner import Plan as Plan
     from wsi_mil.stages.runner import plan as plan
@@ -43,6 +47,10 @@ STAGES = {
 """Every stage in the order they run, with the first line of its docstring (held to it by a test)."""
 
 _PLACES = {
+    "Reported": "casebook",
+    "find_browser": "casebook",
+    "report_cases": "casebook",
+    "open_work": "opened",
     "validate_study": "validation",
     "believe": "believed",
     "compare_studies": "comparing",

@@ -111,13 +111,16 @@ def speakers(models: Sequence[TrainedModel], work: Work) -> dict[str, list[Train
     return {slide: tests.get(slide, []) if slide in learning else list(models) for slide in work.cohort.slides}
 
 
-def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
-    """Read a bag with a model. Raises ModelError where the bag was made otherwise than those it was trained on."""
-    asked = question(model, bag, work)
+def answer(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str] = ()) -> Answer:
+    """Read a bag with a model. Raises ModelError where the bag was made otherwise than those it was trained on.
+
+    Clinical factors named by `without` are taken as missing.
+    """
+    asked = question(model, bag, work, without=without)
     return asked.answer(asked.infer())
 
 
-def question(model: TrainedModel, bag: Bag, work: Work) -> Question:
+def question(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str] = ()) -> Question:
     """What a model reads to answer for a bag. Raises ModelError where it was made otherwise than in training."""
     checkpoint = load(model, work)
     wanted = bag.encoder
@@ -133,7 +136,7 @@ def question(model: TrainedModel, bag: Bag, work: Work) -> Question:
         if sibling is not bag and not work.study.predict.any_scale:
             training.require_contract(checkpoint, sibling.encoder, where=f"slide {sibling.slide.id!r}")
     tiles, here = read_unit(bags, place)
-    record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work)
+    record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work, without)
     return Question(checkpoint, *tiles, here, record)
 
 
@@ -143,13 +146,27 @@ def unknown_factors(model: TrainedModel, slide: str, work: Work) -> list[str]:
     return [] if clinical is None else clinical.unknown(work.rows_of([slide]))
 
 
-def _record(checkpoint: training.Checkpoint, slide: str, work: Work) -> models.Clinical | None:
+def factors_of(model: TrainedModel, slide: str, work: Work) -> dict[str, bool]:
+    """Clinical factors that a model reads, and whether the table tells them for a slide."""
+    clinical = load(model, work).clinical
+    if clinical is None:
+        return {}
+    lacking = clinical.unknown(work.rows_of([slide]))
+    return {factor.name: factor.name not in lacking for factor in clinical.factors}
+
+
+def _record(checkpoint: training.Checkpoint, slide: str, work: Work, without: Sequence[str]) -> models.Clinical | None:
     import torch
 
     if checkpoint.clinical is None:
         return None
     record = checkpoint.clinical.encode(work.rows_of([slide]))
-    return models.Clinical(torch.from_numpy(record.values), torch.from_numpy(record.missing))
+    values, missing, start = record.values.copy(), record.missing.copy(), 0
+    for factor in checkpoint.clinical.factors:
+        if factor.name in without:
+            values[:, start : start + factor.size], missing[:, start : start + factor.size] = 0, True
+        start += factor.size
+    return models.Clinical(torch.from_numpy(values), torch.from_numpy(missing))
 
 
 def read_checked_bag(slide: str, work: Work) -> Bag:

@@ -33,6 +33,8 @@ class Inference:
     """They add up to the logits less `bias`, where the method allows it."""
     queries: tuple[str, ...]
     """What each column of scores and attention asks."""
+    embedding: Float32[np.ndarray, "part"]
+    """What the method made of the whole bag, before its head; of several queries one after the other."""
     maps: dict[str, Float32[np.ndarray, "tile column"]] = field(default_factory=dict)
     """What the method has for each tile besides (`Aggregator.tile_maps`)."""
 
@@ -72,6 +74,7 @@ def infer(model: MIL, features: NDArray[Any], cells: NDArray[Any], *, record: Cl
         attention=None if pooled.attention is None else _numbers(pooled.attention),
         contributions=None if pooled.contributions is None else _numbers(pooled.contributions),
         queries=model.queries,
+        embedding=_numbers(pooled.embedding[0].flatten()),
         maps={name: _numbers(pooled.aux[name]) for name in model.tile_maps if name in pooled.aux},
     )
 

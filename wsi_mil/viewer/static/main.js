@@ -229,6 +229,8 @@ class App {
     byId("panes").classList.toggle("two", beside);
     if (beside) {
       const first = this.panes[0];
+      const viewport = first.viewer.viewport;
+      const whole = viewport?.getZoom(true) <= viewport?.getHomeZoom() * 1.01;
       const pane = this.addPane();
       const shown = one ?? first.case;
       // Of the same slide another model, or else another layer, is worth a second view.
@@ -237,7 +239,10 @@ class App {
       pane.viewer.viewport.setRotation(this.shared.rotation, true);
       // The first view has become narrower, which it learns with the next frames.
       await new Promise((resolve) => setTimeout(resolve, 120));
-      if (!one) pane.look(...first.centre(), first.resolution());
+      if (!one) {
+        if (whole) first.viewer.viewport.goHome(true);
+        pane.look(...first.centre(), first.resolution());
+      }
     } else {
       const pane = this.panes.pop();
       this.drawWith(null);

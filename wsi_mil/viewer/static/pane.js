@@ -45,6 +45,7 @@ export class Pane {
       maxZoomPixelRatio: 8,
       minZoomImageRatio: 0.6,
       visibilityRatio: 0.25,
+      preserveImageSizeOnResize: true,
       imageLoaderLimit: 8,
       maxImageCacheCount: 600,
       placeholderFillStyle: "#ffffff",
