@@ -13,7 +13,7 @@ from wsi_mil import files
 from wsi_mil.config import StudyPath, explain
 from wsi_mil.evaluation import Interval, Localisation
 from wsi_mil.report import Headline, Part, page
-from wsi_mil.stages import judge, ledger
+from wsi_mil.stages import believed, judge, ledger
 from wsi_mil.stages.evaluate import Evaluation, evaluate
 from wsi_mil.stages.judgement import Judgement, judge_study
 from wsi_mil.stages.making import STUDY_YAML
@@ -82,7 +82,7 @@ class Report(Stage):
             for slide in work.slide_items():
                 record = ledger.read_record(stage, slide.name, work)
                 told.append(str(record and (record["outcome"], record["why"], record["inputs"])))
-        return [*told, str(self.truth and _changed(self.truth))]
+        return [*told, str(self.truth and _changed(self.truth)), believed.digest(work)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Evaluate, draw, and write the page."""
@@ -130,7 +130,7 @@ class Report(Stage):
         from wsi_mil.stages import galleries, making, pages
         from wsi_mil.stages.faults import faults
 
-        maps = [pages.localisation(found, work)] if found else []
+        maps = [*([pages.localisation(found, work)] if found else []), *believed.parts(work)]
         maps.append(galleries.heatmaps(work, self.heatmaps))
         maps += [galleries.tiles(work, self.tiles)] if self.tiles else []
         slides = [galleries.cases(work), galleries.quality(work, self.thumbnails), faults(work, self.faults)]
