@@ -129,7 +129,9 @@ def case(
         Path | None, typer.Option("--output", "-o", help="Folder to write to; else WORK/case/MODEL.")
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Folder under predict/, where there are several.")] = "",
-    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Print each page to PDF where a Chromium is found.")] = True,
+    pdf: Annotated[
+        bool, typer.Option("--pdf/--no-pdf", help="Print each page to PDF where a Chromium is found.")
+    ] = True,
 ) -> None:
     """One page a slide: prediction with its spread, decision, heatmap, tiles, quality and provenance. Research only."""
     from wsi_mil.stages import find_browser, open_work, report_cases

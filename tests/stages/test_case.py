@@ -88,7 +88,14 @@ def test_the_page_tells_no_more_of_the_patient_than_the_ids(clinical: Work) -> N
     table = clinical.cohort.frame.set_index("slide")
     html = page_of(told_case("S003", clinical), clinical)
     body = html.partition("</style>")[2]
-    for words in (BANNER, "S003", str(table.loc["S003", "patient"]), "Clinical factors", "random halves", "no interval"):
+    for words in (
+        BANNER,
+        "S003",
+        str(table.loc["S003", "patient"]),
+        "Clinical factors",
+        "random halves",
+        "no interval",
+    ):
         assert words in body, words
     assert f">{table.loc['S003', 'age']}<" not in body
     assert str(clinical.root) not in body

@@ -95,7 +95,8 @@ def test_numbers_are_compared_too(tmp_path: Path) -> None:
     work = bag_study(tmp_path, "task={kind: regression, label: age}", slides=24)
     through(work, "split", "train", "predict")
     assert rivals(work, draws=100) == []
-    through(with_settings(work, "task={kind: regression, label: age}", "model.name=mean", "model.options={}"), "train", "predict")  # fmt: skip
+    other = with_settings(work, "task={kind: regression, label: age}", "model.name=mean", "model.options={}")
+    through(other, "train", "predict")
     (part,) = rivals(work, draws=100)
     assert [row[0] for row in part.tables[0].rows] == ["abmil", "mean"]
     (errors,) = mistakes(work, 5)

@@ -77,5 +77,3 @@ def _box(axes: object, x: float, y: float, width: float, height: float, *, edge:
     style = "round,pad=0,rounding_size=0.06"
     box = FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor="#ffffff", edgecolor=edge, linewidth=1.2)
     axes.add_patch(box)  # type: ignore[attr-defined]
-
-

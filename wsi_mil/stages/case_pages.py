@@ -163,7 +163,9 @@ def _headlines(told: CaseTold, work: Work) -> list[Headline]:
     shown = _shown(told)
     found = [Headline(str(told.row["predicted"]), "prediction", _decision(told))]
     name = f"{'calibrated ' if told.calibrated is not None else ''}{told.answers[shown]}"
-    note = f"{told.moved[0].low[shown]:.3f} to {told.moved[0].high[shown]:.3f}: {told.moved[0].what}" if told.moved else ""
+    note = (
+        f"{told.moved[0].low[shown]:.3f} to {told.moved[0].high[shown]:.3f}: {told.moved[0].what}" if told.moved else ""
+    )
     found.append(Headline(f"{_value(told):.3f}", name, note))
     if work.study.task.kind == "classification":
         found.append(Headline(_set(told), "conformal set", _set_note(told, work)))

@@ -31,12 +31,16 @@ def flow(work: Work) -> Part:
         if step.lost
     ]
     text = (
-        "Each box counts the slides that are left, with their patients; beside it, how many the step left out, and why. "
+        "Each box counts the slides that are left, with their patients; beside it, how many a step left out, and why. "
         "Slides without a label, or outside of the folds, may still be predicted, as new ones."
     )
-    table = TableView(["step", "slides", "patients", "left out here"], rows, caption="Left after each step that lost slides")
+    table = TableView(
+        ["step", "slides", "patients", "left out here"], rows, caption="Left after each step that lost slides"
+    )
     figures = [Figure(flow_figure(steps, title="Cohort flow"))]
-    return Part("Cohort flow", text if rows else f"{text} None was left out.", figures=figures, tables=[table][: len(rows)])
+    return Part(
+        "Cohort flow", text if rows else f"{text} None was left out.", figures=figures, tables=[table][: len(rows)]
+    )
 
 
 def steps_of(work: Work) -> list[Step]:
@@ -99,9 +103,13 @@ def dealt(work: Work) -> list[Part]:
         tables.append(_tested(folds, "site", "Tested slides (patients) of each site"))
     places = len(folds[["repeat", "fold"]].drop_duplicates())
     more = f" The first {MOST_FOLDS} of {places} folds are shown." if places > MOST_FOLDS else ""
-    how = "folds of a table that was brought" if split.table or split.column else f"dealt by {split.by}, seed {split.seed}"
+    how = (
+        "folds of a table that was brought"
+        if split.table or split.column
+        else f"dealt by {split.by}, seed {split.seed}"
+    )
     text = (
-        f"{places} folds, {how}. Models learn from fit, stop by select, are calibrated on calibrate and judged on test. "
+        f"{places} folds, {how}. Models learn from fit, stop by select, are calibrated on calibrate, judged on test. "
         f"{_apart(folds)}{more}"
     )
     return [Part("Folds", text, tables=tables)]
@@ -152,9 +160,7 @@ def _never(records: Mapping[str, dict[str, Any] | None]) -> dict[str, str]:
     return {slide: "not run" for slide, one in records.items() if one is None}
 
 
-def _without_bag(
-    slides: Sequence[str], records: Mapping[str, dict[str, Any] | None], work: Work
-) -> dict[str, str]:
+def _without_bag(slides: Sequence[str], records: Mapping[str, dict[str, Any] | None], work: Work) -> dict[str, str]:
     from wsi_mil.stages.stage import Item
 
     stage, found = work.stage("extract"), {}

@@ -43,7 +43,7 @@ def heatmaps(work: Work, count: int) -> Part:
     folder = work.stage("heatmap").folder(work).relative_to(work.root)
     text = (
         "The most certain predictions of each class; errors have a part of their own. A click opens the map with its "
-        f"own legend and scale bar; all lie in {folder}/. Colours are those of the legend, their range each slide's own."
+        f"own legend and scale bar; all lie in {folder}/. Colours are as in the legend, their range each slide's own."
     )
     legends = [_legend(one, work) for one in _interesting(slides, 1)] if pictures else []
     pictures = [*pictures, *(one for one in legends if one)]
@@ -115,7 +115,11 @@ def tiles(work: Work, count: int) -> Part:
         picture = strip(row["slide"], work, count=count)
         if picture is not None:
             pictures.append(Picture(picture, f"{row['slide']}: upper row highest, lower row lowest scores"))
-    text = f"By the score that the heatmap shows. {tile_scale(work)}" if pictures else "There are no heatmaps, or the slides cannot be read."
+    text = (
+        f"By the score that the heatmap shows. {tile_scale(work)}"
+        if pictures
+        else "There are no heatmaps, or the slides cannot be read."
+    )
     return Part("Top and bottom tiles", text, pictures=pictures, wide=True)
 
 

@@ -45,7 +45,8 @@ def provenance(work: Work) -> Part:
     """The command that repeats the study, versions, digests, and the whole configuration."""
     text = (
         f"To repeat the study: wsi-mil run {STUDY_YAML} --work NEW_FOLDER. The file {STUDY_YAML} lies beside this page "
-        "with every field explained; its values are printed below. The digests say whether another folder holds the same tables, bags and models."
+        "with every field explained; its values are printed below. The digests say whether another folder holds the "
+        "same tables, bags and models."
     )
     tables = [_versions(work), _digests(work)]
     return Part("Configuration, versions and digests", text, tables=tables, code=_values(work))

@@ -46,8 +46,8 @@ def _compared(told: Comparison, work: Work) -> Part:
         rows.append([name, *(_text(one.metrics[key]) for key in shown), less, p])
     headers = ["model", *(METRIC_NAMES.get(key, key) for key in shown), f"{metric} less {names[0]}", "p"]
     text = (
-        f"All models of this work folder on the {told.cases} {told.level}s of {told.patients} patients that each of them "
-        f"has predicted. Differences are paired: the same resamples of the patients for both; p is of a paired "
+        f"All models of this work folder on the {told.cases} {told.level}s of {told.patients} patients that each has "
+        f"predicted. Differences are paired: the same resamples of the patients for both; p is of a paired "
         f"permutation, adjusted for the number of models (Holm). {' '.join(f'{note}.' for note in told.notes)}"
     )
     figure = interval_figure(bars, title=f"{metric} with 95 % intervals")
@@ -69,7 +69,7 @@ def _measured(work: Work, folders: list[str], *, draws: int) -> list[Part]:
         bars = {name: _bar(one) for name, (one, _) in own.items()}
         figure = interval_figure(bars, title=f"{measure} with 95 % intervals", chance=None)
         title = f"Models side by side{f': {question}' if question else ''}"
-        text = "All models of this work folder on the same cases; differences are of the same resamples of the patients."
+        text = "All models of this work folder on the same cases; differences are of the same resamples of patients."
         headers = ["model", measure, f"{measure} less {first}, paired"]
         parts.append(Part(title, text, figures=[Figure(figure)], tables=[TableView(headers, rows)]))
     return parts
@@ -83,7 +83,9 @@ def paired(
     Only cases that every model has predicted are judged; the resamples of the patients are the same for all.
     """
     read = {name: read_predicted(path) for name, path in tables.items()}
-    own = {name: one[(one["status"] == "predicted") & (one["part"] == "cross-validation")] for name, one in read.items()}
+    own = {
+        name: one[(one["status"] == "predicted") & (one["part"] == "cross-validation")] for name, one in read.items()
+    }
     common = set.intersection(*(set(one["slide"]) for one in own.values()))
     found: dict[str, tuple[str, dict[str, tuple[Interval, Interval | None]]]] = {}
     for name, asked in work.study.task.questions.items():
@@ -109,5 +111,3 @@ def _bar(one: Interval) -> tuple[float, float, float]:
 
 def _text(interval: Interval) -> str:
     return interval_text(interval.value, interval.low, interval.high)
-
-

@@ -130,9 +130,7 @@ def factors_of(model: TrainedModel, slide: str, work: Work) -> dict[str, bool]:
     return {factor.name: factor.name not in lacking for factor in clinical.factors}
 
 
-def _record(
-    checkpoint: training.Checkpoint, slide: str, work: Work, without: Sequence[str]
-) -> models.Clinical | None:
+def _record(checkpoint: training.Checkpoint, slide: str, work: Work, without: Sequence[str]) -> models.Clinical | None:
     import torch
 
     if checkpoint.clinical is None:
