@@ -38,6 +38,7 @@ DRAWN = 12
 STUDY = """\
 cohort: {table: cohort.csv, slides: cohort/slides, label_of: patient}
 task: {label: label, classes: [benign, lesion]}
+split: {folds: 2}
 model: {name: mean}
 train: {epochs: 1}
 report: {groups: [site]}

@@ -63,7 +63,9 @@ def report(browser: Any, page_file: Path, path: Path) -> None:
     sheet = Image.new("RGB", (len(SHOWN) * (width + GAP_PX) + GAP_PX, height + 2 * GAP_PX), "#d7dade")
     for number, anchor in enumerate(SHOWN):
         page.evaluate("name => document.getElementById(name).scrollIntoView()", anchor)
-        shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        shot = (
+            Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        )
         sheet.paste(shot, (GAP_PX + number * (width + GAP_PX), GAP_PX))
     save(sheet, sheet, path)
 
