@@ -32,7 +32,7 @@ Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Settings that win over the study file.")
 ]
 WorkFolder = Annotated[Path, typer.Option("--work", "-w", help="Folder that the study is made in.")]
-On = Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N or dask:ADDRESS.")]
+On = Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N, gpus or dask:ADDRESS.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Make everything of this stage again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Shard = Annotated[str, typer.Option("--shard", help="Take only every n-th slide from the i-th on: i/n, as in 0/4.")]

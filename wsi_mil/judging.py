@@ -95,7 +95,7 @@ def validate(
 def sweep(
     sweep_file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A study and what varies in it.")],
     work: Annotated[Path, typer.Option("--work", "-w", help="Folder that everything is made in.")],
-    on: Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N or dask:ADDRESS.")] = "here",
+    on: Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N, gpus or dask:ADDRESS.")] = "here",
     draws: Annotated[int, typer.Option("--draws", min=100, help="Resamples of the patients.")] = 1000,
 ) -> None:
     """Models, encoders and settings in every combination, one table, and the honest score of choosing among them."""

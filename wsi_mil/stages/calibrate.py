@@ -15,9 +15,11 @@ import pandas as pd
 from pydantic import Field
 
 from wsi_mil import files
+from wsi_mil.config import StudyPath
 from wsi_mil.errors import StageError
 from wsi_mil.evaluation import RULES
 from wsi_mil.stages.calibrated import NAME, Calibration, Place, fit_calibration, lay_on, load_calibration
+from wsi_mil.stages.rejecting import STATE, Unknown, reject_given, reject_own, told_unknown
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
 from wsi_mil.stages.trained import load, trained_models
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("wsi_mil")
 
-TEXT = ("slide", "patient", "label", "predicted", "site", "note", "status", "part", "model", "decision", "set")
+TEXT = (
+    *("slide", "patient", "label", "predicted", "site", "note", "status", "part", "model"),
+    *("decision", "set", "rejected"),
+)
 
 
 class Calibrate(Stage):
@@ -50,6 +55,14 @@ class Calibrate(Stage):
     """Share of patients whose conformal set holds their class."""
     class_conditional: bool = True
     """Promise the coverage for each class, and not only on the whole, where a rare class may always be missed."""
+
+    reject: Unknown = "none"
+    """How a slide of no known kind is noticed, so that the answer is "unknown": none; combo (scores of slide and tiles
+    together) is the one to begin with; docs/evaluation.md has them all. It reads all bags again."""
+    reject_rate: float = Field(default=0.05, gt=0, lt=0.5)
+    """Share of known patients that may be rejected; the limit is their quantile on the calibration patients."""
+    negatives: StudyPath | None = None
+    """Folder of bags of no class (other organs, pen, folds), of the same encoder; for reject: hybrid and deviation."""
 
     @property
     def told_rule(self) -> str:
@@ -82,7 +95,11 @@ class Calibrate(Stage):
         names = ("slides.csv", "models.csv", "patients.csv", "calibrate.csv")
         told = [files.digest_file(folder / name) for name in names if (folder / name).exists()]
         given = _given(work)
-        return [*told, *([files.digest_file(given)] if given else [])]
+        return [
+            *told,
+            *([files.digest_file(given)] if given else []),
+            *told_unknown(work, self, given.parent if given else None),
+        ]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit, lay on the predictions, and write all as plain tables and JSON."""
@@ -94,20 +111,28 @@ class Calibrate(Stage):
         if not skipped:
             rows = said_of(work, slides)
             calibration, skipped = self._calibration(work, rows, patients is not None)
-        folder = self.folder(work)
+        folder, given = self.folder(work), _given(work)
+        rejected: dict[str, Any] = {}
         if calibration is None:
+            files.remove(folder / STATE)
             logger.warning("not calibrated: %s", skipped)
             files.remove(folder / NAME)
         else:
             slides = lay_on(slides, rows, "slide", calibration)
             patients = lay_on(patients, rows, "patient", calibration) if patients is not None else None
             calibration.save(folder / NAME)
+            if work.study.predict.models is None:
+                found = reject_own(work, self, folder / STATE, tick)
+            else:
+                found = reject_given(work, given.parent / STATE if given else None)
+            slides, patients = found.on(slides, patients)
+            rejected = found.facts()
         if patients is None:
             files.remove(folder / "patients.csv")
         else:
             files.write_text(folder / "patients.csv", patients.to_csv(index=False))
         draft.write_text(slides.to_csv(index=False), encoding="utf-8")
-        return {"skipped": skipped} if calibration is None else _facts(calibration)
+        return {"skipped": skipped} if calibration is None else {**_facts(calibration), **rejected}
 
     def _calibration(self, work: Work, rows: pd.DataFrame, patients: bool) -> tuple[Calibration | None, str]:
         if work.study.predict.models is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,28 @@ class Answer:
     tiles: NDArray[np.float64] | None
     """tile answer: what each tile speaks for, where the model allows it."""
     inference: training.Inference
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is given to read: the tiles of a slide, or of all slides of its patient, with their record."""
+
+    checkpoint: training.Checkpoint
+    features: NDArray[Any]
+    cells: NDArray[Any]
+    here: slice
+    """Which of the tiles are those of the slide's own bag."""
+    record: models.Clinical | None
+
+    def infer(self) -> training.Inference:
+        """The one forward pass, over all tiles."""
+        return training.infer(self.checkpoint.model, self.features, self.cells, record=self.record)
+
+    def answer(self, whole: training.Inference) -> Answer:
+        """The pass as the task's answer, and what it says of the slide's own tiles."""
+        task, said = self.checkpoint.task, cut(whole, self.here)
+        scores = None if said.contributions is None else task.scores(said.contributions)
+        return Answer(tuple(task.names), task.predict(said.logits[None])[0], scores, said)
 
 
 def trained_models(work: Work) -> list[TrainedModel]:
@@ -94,6 +116,12 @@ def answer(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str] 
 
     Clinical factors named by `without` are taken as missing.
     """
+    asked = question(model, bag, work, without=without)
+    return asked.answer(asked.infer())
+
+
+def question(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str] = ()) -> Question:
+    """What a model reads to answer for a bag. Raises ModelError where it was made otherwise than in training."""
     checkpoint = load(model, work)
     wanted = bag.encoder
     if work.study.predict.any_scale:
@@ -109,10 +137,7 @@ def answer(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str] 
             training.require_contract(checkpoint, sibling.encoder, where=f"slide {sibling.slide.id!r}")
     tiles, here = read_unit(bags, place)
     record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work, without)
-    said = cut(training.infer(checkpoint.model, *tiles, record=record), here)
-    values = checkpoint.task.predict(said.logits[None])[0]
-    scores = None if said.contributions is None else checkpoint.task.scores(said.contributions)
-    return Answer(tuple(checkpoint.task.names), values, scores, said)
+    return Question(checkpoint, *tiles, here, record)
 
 
 def unknown_factors(model: TrainedModel, slide: str, work: Work) -> list[str]:

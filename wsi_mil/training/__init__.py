@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from wsi_mil.training.fitting import feature_moments as feature_moments
     from wsi_mil.training.fitting import fit as fit
     from wsi_mil.training.inference import Inference as Inference
+    from wsi_mil.training.inference import check_sum as check_sum
     from wsi_mil.training.inference import infer as infer
     from wsi_mil.training.inference import predict_many as predict_many
     from wsi_mil.training.inference import settled as settled
+    from wsi_mil.training.novelty import KINDS as KINDS
+    from wsi_mil.training.novelty import Novelty as Novelty
+    from wsi_mil.training.novelty import Said as Said
+    from wsi_mil.training.novelty import fit_novelty as fit_novelty
+    from wsi_mil.training.novelty import sampled_tiles as sampled_tiles
     from wsi_mil.training.resume import Snapshot as Snapshot
     from wsi_mil.training.settings import FitSettings as FitSettings
     from wsi_mil.training.source import Bags as Bags
@@ -42,12 +48,17 @@ _FILES = {
     "FitSettings": "settings",
     "Fitted": "fitting",
     "Inference": "inference",
+    "KINDS": "novelty",
+    "Novelty": "novelty",
+    "Said": "novelty",
     "Snapshot": "resume",
     "Step": "auxiliary",
     "Training": "checkpoint",
     "by_patient": "combine",
+    "check_sum": "inference",
     "feature_moments": "fitting",
     "fit": "fitting",
+    "fit_novelty": "novelty",
     "fit_weights": "combine",
     "infer": "inference",
     "load_checkpoint": "checkpoint",
@@ -57,6 +68,7 @@ _FILES = {
     "predict_many": "inference",
     "require_contract": "checkpoint",
     "save_checkpoint": "checkpoint",
+    "sampled_tiles": "novelty",
     "settled": "inference",
     "weighted_prediction": "combine",
 }

@@ -1,0 +1,143 @@
+"""Slides of no known kind: limits from the calibrate role alone, kept beside the calibrator, and carried to others."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from bagged import bag_study, through, with_settings
+from studies import run_stage
+
+from wsi_mil import files
+from wsi_mil.errors import ModelError
+from wsi_mil.stages import Work
+from wsi_mil.stages.calibrate import read_predicted
+
+ROLE = ("split.calibrate=0.4", "calibrate.coverage=0.6", "calibrate.reject=combo")
+NEW = ("cohort.missing_labels=predict",)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """A study with a calibrate role, two slides of it strange and without a label; not to be changed."""
+    folder = tmp_path_factory.mktemp("reject")
+    work = bag_study(folder, *ROLE, *NEW, slides=42)
+    for slide in ("S040", "S041"):
+        with h5py.File(work.root / "extract" / "phikon" / f"{slide}.h5", "r+") as file:
+            rows = file["features"][:]
+            rows[:8, 5] += 40
+            file["features"][:] = rows
+    table = pd.read_csv(folder / "cohort.csv", dtype=str)
+    table.loc[table["slide"].isin(["S040", "S041"]), "label"] = ""
+    table.to_csv(folder / "cohort.csv", index=False)
+    work = with_settings(work, *ROLE, *NEW)
+    through(work, "split", "train", "predict", "calibrate")
+    return work
+
+
+def _copy(work: Work, folder: Path, *settings: str) -> Work:
+    shutil.copytree(work.root.parent, folder / "copy")
+    return with_settings(Work(folder / "copy" / "work", work.study), *NEW, *(settings or ROLE))
+
+
+def _slides(work: Work) -> pd.DataFrame:
+    return read_predicted(work.root / "calibrate" / "abmil" / "slides.csv").set_index("slide")
+
+
+def test_strange_slides_are_rejected_and_known_ones_mostly_answered(done: Work) -> None:
+    slides, limits = _slides(done), files.read_json(done.root / "calibrate" / "abmil" / "reject" / "limits.json")
+    assert list(slides["rejected"][["S040", "S041"]]) == ["yes", "yes"]
+    assert ((slides["novelty"] > 0) == (slides["rejected"] == "yes")).all()
+    assert (slides["rejected"][slides["part"] == "cross-validation"] == "no").mean() > 0.6
+    assert limits["source"] == "limits from the calibrate role"
+    folds = pd.read_csv(done.root / "split" / "folds.csv")
+    for name, one in limits["models"].items():
+        own = folds[(folds["fold"] == int(name[-1])) & (folds["role"] == "calibrate")]
+        assert one["cases"] == len(own)
+        assert one["low"] <= one["limit"] <= one["high"]
+        assert len(one["moments"]) == 2
+    names = {path.name for path in (done.root / "calibrate" / "abmil" / "reject").iterdir()}
+    assert names == {"limits.json", "seed-0-fold-0.safetensors", "seed-0-fold-1.safetensors"}
+    assert run_stage(done, "calibrate")[0].kind == "found"
+
+
+def test_tested_slides_move_no_limit(done: Work, tmp_path: Path) -> None:
+    """Poison: other features of the tested slides of fold 0 change nothing that is fitted for fold 0."""
+    work = _copy(done, tmp_path)
+    folds = pd.read_csv(work.root / "split" / "folds.csv")
+    path = work.root / "calibrate" / "abmil" / "reject"
+    before = (files.read_json(path / "limits.json")["models"], (path / "seed-0-fold-0.safetensors").read_bytes())
+    for slide in folds["slide"][(folds["fold"] == 0) & (folds["role"] == "test")]:
+        with h5py.File(work.root / "extract" / "phikon" / f"{slide}.h5", "r+") as file:
+            file["features"][:] = file["features"][:] + np.float16(9)
+    for item in (work.root / "calibrate" / "abmil").glob("*.csv"):
+        item.unlink()
+    assert run_stage(work, "calibrate")[0].kind == "made"
+    after = (files.read_json(path / "limits.json")["models"], (path / "seed-0-fold-0.safetensors").read_bytes())
+    assert after[0]["seed-0/fold-0"] == before[0]["seed-0/fold-0"]
+    assert after[1] == before[1]
+    assert after[0]["seed-0/fold-1"] != before[0]["seed-0/fold-1"]  # to fold 1 some of them are calibration slides
+    assert (_slides(work)["novelty"] != _slides(done)["novelty"]).any()
+
+
+def test_without_the_role_limits_are_cross_fitted_and_it_is_said(tmp_path: Path) -> None:
+    work = bag_study(tmp_path, "calibrate.reject=maxlogit", "cohort.label_of=patient", slides=24, slides_each=2)
+    through(work, "split", "train", "predict")
+    outcome = run_stage(work, "calibrate")[0]
+    assert outcome.facts["reject"] == "maxlogit, cross-fitted"
+    limits = files.read_json(work.root / "calibrate" / "abmil" / "reject" / "limits.json")["models"]
+    folds = pd.read_csv(work.root / "split" / "folds.csv")
+    assert limits["seed-0/fold-0"]["cases"] == ((folds["fold"] == 1) & (folds["role"] == "test")).sum()
+    patients = read_predicted(work.root / "calibrate" / "abmil" / "patients.csv").set_index("patient")
+    means = _slides(work).groupby("patient")["novelty"].mean()
+    assert patients["novelty"].to_dict() == pytest.approx(means.to_dict())
+
+
+def test_switched_off_again_nothing_is_left(done: Work, tmp_path: Path) -> None:
+    from wsi_mil.compute import executor
+    from wsi_mil.stages.runner import run
+
+    work = _copy(done, tmp_path, *ROLE[:2], *NEW)
+    assert [one.kind for one in run(work.stage("calibrate"), work, executor("here"), redo=True)] == ["made"]
+    assert "rejected" not in _slides(work)
+    assert not (work.root / "calibrate" / "abmil" / "reject").exists()
+
+
+def test_given_models_bring_their_limits(done: Work, tmp_path: Path) -> None:
+    models = done.root / "train" / "abmil"
+    work = bag_study(tmp_path / "other", f"predict.models={models}", slides=4, prefix="T")
+    shutil.copy(done.root / "extract" / "phikon" / "S040.h5", work.root / "extract" / "phikon" / "T000.h5")
+    through(work, "predict", "calibrate")
+    slides = _slides(work) if (work.root / "calibrate" / "abmil").exists() else pd.DataFrame()
+    assert slides["rejected"]["T000"] == "yes"
+    assert list(slides["rejected"][1:]).count("no") >= 2
+    limits = done.root / "calibrate" / "abmil" / "reject" / "limits.json"
+    from wsi_mil.stages.rejecting import reject_given
+
+    shutil.copytree(limits.parent, tmp_path / "reject")
+    told = files.read_json(limits)
+    told["models"].pop("seed-0/fold-1")
+    files.write_json(tmp_path / "reject" / "limits.json", told)
+    assert "has no limit for" in reject_given(work, tmp_path / "reject").facts()["reject"]
+    files.write_json(tmp_path / "reject" / "limits.json", {"format": 99})
+    with pytest.raises(ModelError, match="has format 99"):
+        reject_given(work, tmp_path / "reject")
+
+
+def test_negatives_of_another_encoder_or_none_are_refused(done: Work, tmp_path: Path) -> None:
+    settings = (*ROLE[:2], "calibrate.reject=deviation")
+    work = _copy(done, tmp_path, *settings)
+    shutil.rmtree(work.root / "calibrate")
+    assert "give calibrate.negatives" in run_stage(work, "calibrate")[0].why
+    (tmp_path / "none").mkdir()
+    work = with_settings(work, *NEW, *settings, f"calibrate.negatives={tmp_path / 'none'}")
+    shutil.rmtree(work.root / "calibrate")
+    assert "holds no bag" in run_stage(work, "calibrate")[0].why
+    for slide in ("S040", "S041"):
+        shutil.copy(work.root / "extract" / "phikon" / f"{slide}.h5", tmp_path / "none")
+    assert run_stage(work, "calibrate")[0].kind == "made"
+    assert set(_slides(work)["rejected"]) <= {"yes", "no"}
