@@ -16,6 +16,7 @@ from studies import run_stage
 from wsi_mil import files
 from wsi_mil.layout import record
 from wsi_mil.stages import Work, load_study
+from wsi_mil.stages.contact import quality
 from wsi_mil.stages.flow import dealt, steps_of
 from wsi_mil.stages.galleries import mistakes
 from wsi_mil.stages.making import pace
@@ -95,7 +96,8 @@ def test_numbers_are_compared_too(tmp_path: Path) -> None:
     work = bag_study(tmp_path, "task={kind: regression, label: age}", slides=24)
     through(work, "split", "train", "predict")
     assert rivals(work, draws=100) == []
-    through(with_settings(work, "task={kind: regression, label: age}", "model.name=mean", "model.options={}"), "train", "predict")  # fmt: skip
+    other = with_settings(work, "task={kind: regression, label: age}", "model.name=mean", "model.options={}")
+    through(other, "train", "predict")
     (part,) = rivals(work, draws=100)
     assert [row[0] for row in part.tables[0].rows] == ["abmil", "mean"]
     (errors,) = mistakes(work, 5)
@@ -151,3 +153,15 @@ def test_a_map_is_shown_without_the_words_around_it(finished: Work) -> None:
     assert inner.height < whole.height
     assert legend(data) is not None
     assert Image.open(io.BytesIO(jpeg(data, 100))).width == 100
+
+
+def test_slides_with_faults_come_first_on_the_contact_sheet(copy_of: Callable[..., Work]) -> None:
+    work = copy_of("tissue", "tile", "extract")
+    path = record(work.stage("extract").folder(work), "S07")
+    told = files.read_json(path)
+    told["facts"]["faults"] = {"pen": told["facts"]["tiles"], "blur": 0}
+    files.write_json(path, told)
+    part = quality(work, 3)
+    assert part.pictures[0].caption == "S07 ! pen 100%"
+    assert len(part.pictures) == 3
+    assert len(part.tables[0].rows) == 12

@@ -80,7 +80,10 @@ class _Worst:
 
 
 def _sheet(tiles: Sequence[tuple[str, int, int]], work: Work, *, columns: int) -> bytes | None:
-    """Tiles side by side as JPEG, as wide as `columns` of them, so that all sheets show them at one size; None where there is none that can be read."""
+    """Tiles side by side as JPEG, as wide as `columns` of them, so that all sheets show them at one size.
+
+    None where there is none that can be read.
+    """
     from PIL import Image
 
     items = {item.name: item for item in work.slide_items()}

@@ -31,7 +31,7 @@ def flow(work: Work) -> Part:
         if step.lost
     ]
     text = (
-        "Each box counts the slides that are left, with their patients; beside it, how many the step left out, and why. "
+        "Each box counts the slides that are left, with their patients; beside it, how many a step left out, and why. "
         "Slides without a label, or outside of the folds, may still be predicted, as new ones."
     )
     table = TableView(
@@ -109,7 +109,7 @@ def dealt(work: Work) -> list[Part]:
         else f"dealt by {split.by}, seed {split.seed}"
     )
     text = (
-        f"{places} folds, {how}. Models learn from fit, stop by select, are calibrated on calibrate and judged on test. "
+        f"{places} folds, {how}. Models learn from fit, stop by select, are calibrated on calibrate, judged on test. "
         f"{_apart(folds)}{more}"
     )
     return [Part("Folds", text, tables=tables)]

@@ -28,11 +28,8 @@ DECIDED = ("decision", "set", "rejected")
 MOST_ROWS = 1000
 """Rows of a table of slides; the rest is in the CSV."""
 
-FAULTY_SHARE = 0.1
-"""Share of a slide's tiles with one fault from which it is marked."""
-
-MAP_PX, THUMB_PX, SHEET_PX = 640, 360, 200
-"""Width of a heatmap, of a thumbnail beside a table, and of one on the contact sheet."""
+MAP_PX, THUMB_PX = 640, 360
+"""Width of a heatmap, and of a thumbnail beside a table."""
 
 
 def heatmaps(work: Work, count: int) -> Part:
@@ -43,7 +40,7 @@ def heatmaps(work: Work, count: int) -> Part:
     folder = work.stage("heatmap").folder(work).relative_to(work.root)
     text = (
         "The most certain predictions of each class; errors have a part of their own. A click opens the map with its "
-        f"own legend and scale bar; all lie in {folder}/. Colours are those of the legend, their range each slide's own."
+        f"own legend and scale bar; all lie in {folder}/. Colours are as in the legend, their range each slide's own."
     )
     legends = [_legend(one, work) for one in _interesting(slides, 1)] if pictures else []
     pictures = [*pictures, *(one for one in legends if one)]
@@ -66,11 +63,11 @@ def mistakes(work: Work, count: int) -> list[Part]:
     shown = wrong.assign(size=order).sort_values("size", ascending=False).head(count)
     rows: list[list[Cell]] = [
         [_map_link(row, work), row["patient"], row["label"], row["predicted"], f"{row['size']:.3f}", row["note"]]
-        for row in shown.to_dict("records")
+        for row in _rows(shown)
     ]
     if not rows:
         return [Part(title, f"None: all {len(known)} labelled slides were called right.")]
-    pictures = [one for one in (_map(row, work, THUMB_PX) for row in shown.to_dict("records")) if one]
+    pictures = [one for one in (_map(row, work, THUMB_PX) for row in _rows(shown)) if one]
     of = f"{len(wrong)} of {len(known)} labelled slides were called wrong. " if kind == "classification" else ""
     text = f"{of}Look at these first: wrong labels, artefacts and rare kinds of tissue show here."
     headers = ["slide", "patient", "label", "predicted", said, "note"]
@@ -151,14 +148,14 @@ def cases(work: Work) -> Part:
             str(row["status"]),
             str(row["note"]),
         ]
-        for row in slides.head(MOST_ROWS).to_dict("records")
+        for row in _rows(slides.head(MOST_ROWS))
     ]
     words = [name.replace("calibrated_", "calibrated ") for name in decided]
     headers = ["slide", "patient", "label", "predicted", *answers, *words, "status", "note"]
     source = path if path.exists() else work.stage("predict").output(Item("slides"), work)
-    table = source.relative_to(work.root)
-    more = f" The first {MOST_ROWS} of {len(slides):,} slides are shown." if len(slides) > MOST_ROWS else ""
-    text = f"A slide's name opens its heatmap, where there is one beside this page. The whole table: {table}.{more}"
+    place = source.relative_to(work.root)
+    rest = f" The first {MOST_ROWS} of {len(slides):,} slides are shown." if len(slides) > MOST_ROWS else ""
+    text = f"A slide's name opens its heatmap, where there is one beside this page. The whole table: {place}.{rest}"
     return Part("Every slide", text, tables=[TableView(headers, rows)], folded=len(rows) > 60)
 
 
@@ -194,74 +191,6 @@ def cohort(work: Work) -> Part:
     return Part("Labels and sites", "What became of each slide, and who has which label.", tables=tables)
 
 
-def quality(work: Work, count: int) -> Part:
-    """Scale, tissue and tiles of each slide, and a contact sheet on which slides with faults come first."""
-    rows: list[list[Cell]] = []
-    sheet: list[tuple[float, str, str]] = []
-    for slide in work.cohort.frame["slide"]:
-        told = {name: ledger.read_record(work.stage(name), slide, work) for name in ("tissue", "tile", "extract")}
-        facts = {name: dict(record["facts"]) if record and record["facts"] else {} for name, record in told.items()}
-        tissue, tile, bag = facts["tissue"], facts["tile"], facts["extract"]
-        mpp = " x ".join(f"{value:.4g}" for value in tissue.get("mpp", []))
-        size = " x ".join(f"{value:,}" for value in tissue.get("size_l0", []))
-        rows.append(
-            [slide, size, mpp, str(tissue.get("mpp_source", "")), str(tissue.get("tissue_mm2", "–"))]
-            + [str(tile.get("tiles", "–")), str(bag.get("unreadable", "–")), str(bag.get("left_out", "–"))]
-            + [str(bag.get("tiles_per_s", "–"))]
-        )
-        sheet.append((*_marks(told), slide))
-    headers = [
-        "slide",
-        "pixels",
-        "um per pixel",
-        "scale from",
-        "tissue mm²",
-        "tiles",
-        "unreadable",
-        "left out",
-        "tiles/s",
-    ]
-    pictures = _sheet(sorted(sheet, key=lambda one: (-one[0], one[2])), work, count)
-    more = f" {len(pictures)} of {len(sheet)} slides are shown." if len(pictures) < len(sheet) else ""
-    text = f"Outlines are what was taken for tissue. Slides with faults come first, marked by a sign (!).{more}"
-    return Part(
-        "Slides and tissue",
-        text if pictures else "",
-        tables=[TableView(headers, rows[:MOST_ROWS])],
-        pictures=pictures,
-        folded=len(rows) > 60 and not pictures,
-        small=True,
-    )
-
-
-def _marks(told: dict[str, dict[str, Any] | None]) -> tuple[float, str]:
-    """How faulty a slide is, and in words: stages that failed, faults of more than a tenth of its tiles."""
-    said, worst = [], 0.0
-    for name, record in told.items():
-        if record and record["outcome"] in ("failed", "empty"):
-            said.append(f"{name} {record['outcome']}")
-            worst = 2.0
-    bag = told["extract"]
-    facts = dict(bag["facts"]) if bag and bag["facts"] else {}
-    for fault, tiles in facts.get("faults", {}).items():
-        share = tiles / max(int(facts.get("tiles", 0)), 1)
-        if share > FAULTY_SHARE:
-            said.append(f"{fault} {share:.0%}")
-            worst = max(worst, share)
-    return worst, ", ".join(said)
-
-
-def _sheet(slides: list[tuple[float, str, str]], work: Work, count: int) -> list[Picture]:
-    pictures = []
-    for _, marks, slide in slides:
-        path = work.stage("tissue").output(Item(slide), work).with_suffix(".png")
-        if len(pictures) >= count:
-            break
-        if path.exists():
-            pictures.append(Picture(jpeg(path.read_bytes(), SHEET_PX), f"{slide} ! {marks}" if marks else slide))
-    return pictures
-
-
 def _predictions(work: Work) -> pd.DataFrame:
     slides = read_slides(work)
     answers = [name for name in slides.columns if name.startswith("p_")]
@@ -280,9 +209,11 @@ def _interesting(slides: pd.DataFrame, count: int) -> list[dict[str, Any]]:
     right = known[~known["slide"].isin(wrong["slide"])]
     turn = right.groupby("group").cumcount()
     chosen = right.assign(turn=turn).sort_values(["turn", "group"], ascending=[True, False]).head(count - len(wrong))
-    return [
-        {str(key): value for key, value in row.items()} for _, row in pd.concat([chosen, wrong]).head(count).iterrows()
-    ]
+    return _rows(pd.concat([chosen, wrong]).head(count))
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _lost(work: Work) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wsi_mil import files
@@ -45,7 +46,8 @@ def provenance(work: Work) -> Part:
     """The command that repeats the study, versions, digests, and the whole configuration."""
     text = (
         f"To repeat the study: wsi-mil run {STUDY_YAML} --work NEW_FOLDER. The file {STUDY_YAML} lies beside this page "
-        "with every field explained; its values are printed below. The digests say whether another folder holds the same tables, bags and models."
+        "with every field explained; its values are printed below. The digests say whether another folder holds the "
+        "same tables, bags and models."
     )
     tables = [_versions(work), _digests(work)]
     return Part("Configuration, versions and digests", text, tables=tables, code=_values(work))
@@ -103,23 +105,22 @@ def _digests(work: Work) -> TableView:
         path = work.stage(name).output(Item(item), work)
         if path.exists():
             rows.append([words, _short(files.digest_file(path))])
-    rows += [[f"{name}, all together", _short(digest)] for name, digest in _of_all(work).items()]
+    rows += [[name, _short(digest)] for name, digest in _of_all(work).items()]
     return TableView(["what", "SHA-256, first 16 digits"], rows, caption="Digests")
 
 
 def _of_all(work: Work) -> dict[str, str]:
-    """Digests of all bags, and of all models' weights."""
+    """Digests of all models' weights, and of all that the predictions were made from: bags, models, configuration."""
     from wsi_mil.errors import WsiMilError
-    from wsi_mil.stages.features import bags_of, digests_of
     from wsi_mil.stages.trained import hashes, trained_models
 
     found = {}
-    try:
-        paths, _ = bags_of(work, work.cohort.slides)
-        found["bags"] = files.digest(*digests_of(paths.values()))
-        found["models"] = files.digest(*hashes(trained_models(work)))
-    except WsiMilError:
-        pass  # an ensemble has no models of its own, and given models may have been moved
+    with suppress(WsiMilError):  # an ensemble has no models of its own, and given models may have been moved
+        found["weights of the models"] = files.digest(*hashes(trained_models(work)))
+    record = ledger.read_record(work.stage("predict"), "slides", work)
+    if record and record["inputs"]:
+        # Kept when it was predicted: reading every bag's digest again would take longer than the rest of the page.
+        found["bags and models predicted with"] = record["inputs"]
     return found
 
 

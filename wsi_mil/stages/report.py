@@ -127,13 +127,13 @@ class Report(Stage):
 
     def _galleries(self, found: Maps, work: Work) -> list[Part]:
         """The parts that show slides, tiles, faults and how all was made."""
-        from wsi_mil.stages import galleries, making, pages
+        from wsi_mil.stages import contact, galleries, making, pages
         from wsi_mil.stages.faults import faults
 
         maps = [*([pages.localisation(found, work)] if found else []), *believed.parts(work)]
         maps.append(galleries.heatmaps(work, self.heatmaps))
         maps += [galleries.tiles(work, self.tiles)] if self.tiles else []
-        slides = [galleries.cases(work), galleries.quality(work, self.thumbnails), faults(work, self.faults)]
+        slides = [galleries.cases(work), contact.quality(work, self.thumbnails), faults(work, self.faults)]
         made = [pages.training(work)] if work.study.predict.models is None else []
         made += [*making.pace(work), making.provenance(work)]
         return [*_in("Heatmaps", maps), *_in("Slides", slides), *_in("Making", made)]

@@ -46,8 +46,8 @@ def _compared(told: Comparison, work: Work) -> Part:
         rows.append([name, *(_text(one.metrics[key]) for key in shown), less, p])
     headers = ["model", *(METRIC_NAMES.get(key, key) for key in shown), f"{metric} less {names[0]}", "p"]
     text = (
-        f"All models of this work folder on the {told.cases} {told.level}s of {told.patients} patients that each of them "
-        f"has predicted. Differences are paired: the same resamples of the patients for both; p is of a paired "
+        f"All models of this work folder on the {told.cases} {told.level}s of {told.patients} patients that each has "
+        f"predicted. Differences are paired: the same resamples of the patients for both; p is of a paired "
         f"permutation, adjusted for the number of models (Holm). {' '.join(f'{note}.' for note in told.notes)}"
     )
     figure = interval_figure(bars, title=f"{metric} with 95 % intervals")
@@ -69,9 +69,7 @@ def _measured(work: Work, folders: list[str], *, draws: int) -> list[Part]:
         bars = {name: _bar(one) for name, (one, _) in own.items()}
         figure = interval_figure(bars, title=f"{measure} with 95 % intervals", chance=None)
         title = f"Models side by side{f': {question}' if question else ''}"
-        text = (
-            "All models of this work folder on the same cases; differences are of the same resamples of the patients."
-        )
+        text = "All models of this work folder on the same cases; differences are of the same resamples of patients."
         headers = ["model", measure, f"{measure} less {first}, paired"]
         parts.append(Part(title, text, figures=[Figure(figure)], tables=[TableView(headers, rows)]))
     return parts
