@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from wsi_mil.stages.exchange import export_bags as export_bags
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
+    from wsi_mil.stages.leave_out import score_without as score_without
+    from wsi_mil.stages.leave_out import works_without as works_without
+    from wsi_mil.stages.leave_out import write_scores as write_scores
     from wsi_mil.stages.pace import told_pace as told_pace
     from wsi_mil.stages.runner import Plan as Plan
     from wsi_mil.stages.runner import plan as plan
@@ -49,6 +52,9 @@ _PLACES = {
     "export_bags": "exchange",
     "import_bags": "exchange",
     "verify_bags": "exchange",
+    "score_without": "leave_out",
+    "works_without": "leave_out",
+    "write_scores": "leave_out",
     "told_pace": "pace",
     "Outcome": "stage",
     "Plan": "runner",

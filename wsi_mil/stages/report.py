@@ -99,7 +99,7 @@ class Report(Stage):
 
     def _judged(self, work: Work) -> tuple[Evaluation | None, Sequence[Judged], Judgement | None, Maps, list[Part]]:
         """All numbers of the study, and the parts of the page that tell them."""
-        from wsi_mil.stages import judgement_pages, pages
+        from wsi_mil.stages import judgement_pages, pages, rejection_page
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
         if work.study.task.kind != "classification":
@@ -109,6 +109,7 @@ class Report(Stage):
         trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
         parts = [pages.performance(told), pages.baselines(told)] if told else []
         parts += judgement_pages.parts_of(trusted, work, told.seeds if told else {})
+        parts += rejection_page.part(work)
         return told, (), trusted, told.localisation if told else {}, parts
 
     def _galleries(self, found: Maps, work: Work) -> list[Part]:
