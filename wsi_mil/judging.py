@@ -145,15 +145,14 @@ def unknown(
 
     from wsi_mil.compute import executor
     from wsi_mil.console import run_shown, show_table
-    from wsi_mil.stages import Work, load_study, score_without, works_without, write_scores
-    from wsi_mil.stages.leave_out import STAGES
+    from wsi_mil.stages import WITHOUT_STAGES, Work, load_study, score_without, works_without, write_scores
 
     console, runner, rows, failed = Console(), executor(on), [], 0
     place = Work(work.absolute(), load_study(study, settings or []))
     place.check_cohort()
     for name, other in works_without(place, study, settings or []):
         console.print(f"without {name}", highlight=False, markup=False)
-        outcomes = [one for stage in STAGES for one in run_shown(stage, other, runner, console)]
+        outcomes = [one for stage in WITHOUT_STAGES for one in run_shown(stage, other, runner, console)]
         faults = [one.why for one in outcomes if one.kind == "failed"]
         failed += bool(faults)
         if faults:

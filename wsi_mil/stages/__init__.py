@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wsi_mil.stages.exchange import export_bags as export_bags
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
+    from wsi_mil.stages.leave_out import WITHOUT_STAGES as WITHOUT_STAGES
     from wsi_mil.stages.leave_out import score_without as score_without
     from wsi_mil.stages.leave_out import works_without as works_without
     from wsi_mil.stages.leave_out import write_scores as write_scores
@@ -52,6 +53,7 @@ _PLACES = {
     "export_bags": "exchange",
     "import_bags": "exchange",
     "verify_bags": "exchange",
+    "WITHOUT_STAGES": "leave_out",
     "score_without": "leave_out",
     "works_without": "leave_out",
     "write_scores": "leave_out",

@@ -29,7 +29,7 @@ FOLDER = "unknown"
 UNKNOWN = "unknown"
 """What a rejected slide is called among the classes."""
 
-STAGES = ("split", "train", "predict", "calibrate")
+WITHOUT_STAGES = ("split", "train", "predict", "calibrate")
 
 
 def works_without(work: Work, path: Path, settings: Sequence[str]) -> Iterator[tuple[str, Work]]:
