@@ -228,6 +228,7 @@ def models() -> None:
 
 app.command("encoders", rich_help_panel=LOOK_PANEL)(commands.encoders)
 app.command("compare", rich_help_panel=LOOK_PANEL)(judging.compare)
+app.command("unknown", rich_help_panel=LOOK_PANEL)(judging.unknown)
 app.command("sweep", rich_help_panel=LOOK_PANEL)(judging.sweep)
 app.command("validate", rich_help_panel=LOOK_PANEL)(judging.validate)
 app.add_typer(commands.bags, name="bags", rich_help_panel=LOOK_PANEL)

@@ -164,6 +164,44 @@ def sweep(
         raise typer.Exit(1)
 
 
+def unknown(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study of three classes or more.")],
+    work: Annotated[Path, typer.Option("--work", "-w", help="Its work folder, in which the bags are.")],
+    on: Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N or dask:ADDRESS.")] = "here",
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Settings.")] = None,
+) -> None:
+    """Leave each class out in turn: would its slides be noticed as unknown? Needs calibrate.reject."""
+    from rich.console import Console
+
+    from wsi_mil.compute import executor
+    from wsi_mil.console import run_shown, show_table
+    from wsi_mil.stages import WITHOUT_STAGES, Work, load_study, score_without, works_without, write_scores
+
+    console, runner, rows, failed = Console(), executor(on), [], 0
+    place = Work(work.absolute(), load_study(study, settings or []))
+    place.check_cohort()
+    for name, other in works_without(place, study, settings or []):
+        console.print(f"without {name}", highlight=False, markup=False)
+        outcomes = [one for stage in WITHOUT_STAGES for one in run_shown(stage, other, runner, console)]
+        faults = [one.why for one in outcomes if one.kind == "failed"]
+        failed += bool(faults)
+        if faults:
+            console.print(f"left out of the table: {faults[0]}", highlight=False, markup=False)
+        else:
+            rows.append(score_without(name, other))
+    if rows:
+        table = write_scores(rows, place)
+        cells = [
+            [one if isinstance(one, str) else f"{one:.3f}" for one in row] for row in table.itertuples(index=False)
+        ]
+        show_table(
+            cells, list(table.columns), console, title="Slides of the class left out against those of the others"
+        )
+        console.print(f"written to {work / 'unknown' / 'table.csv'}", highlight=False, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
 def _text(value: Interval | Difference | None) -> str:
     return "" if value is None else f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from wsi_mil.stages.exchange import export_bags as export_bags
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
+    from wsi_mil.stages.leave_out import WITHOUT_STAGES as WITHOUT_STAGES
+    from wsi_mil.stages.leave_out import score_without as score_without
+    from wsi_mil.stages.leave_out import works_without as works_without
+    from wsi_mil.stages.leave_out import write_scores as write_scores
     from wsi_mil.stages.one_scale import draw_on_one_scale as draw_on_one_scale
     from wsi_mil.stages.opened import open_work as open_work
     from wsi_mil.stages.pace import told_pace as told_pace
@@ -61,6 +65,10 @@ _PLACES = {
     "import_bags": "exchange",
     "verify_bags": "exchange",
     "draw_on_one_scale": "one_scale",
+    "WITHOUT_STAGES": "leave_out",
+    "score_without": "leave_out",
+    "works_without": "leave_out",
+    "write_scores": "leave_out",
     "told_pace": "pace",
     "Outcome": "stage",
     "Plan": "runner",

@@ -104,7 +104,7 @@ class Report(Stage):
 
     def _judged(self, work: Work) -> tuple[Evaluation | None, Sequence[Judged], Judgement | None, Maps, list[Part]]:
         """All numbers of the study, and the parts of the page that tell them."""
-        from wsi_mil.stages import galleries, judgement_pages, pages
+        from wsi_mil.stages import galleries, judgement_pages, pages, rejection_page
         from wsi_mil.stages.rivals import rivals
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
@@ -116,6 +116,7 @@ class Report(Stage):
         trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
         parts = [pages.performance(told), pages.baselines(told)] if told else []
         reliance = judgement_pages.parts_of(trusted, work, told.seeds if told else {})
+        reliance += rejection_page.part(work)
         both = [*_in("Results", [*parts, *others]), *_in("Reliance", reliance)]
         return told, (), trusted, told.localisation if told else {}, both
 
