@@ -22,7 +22,7 @@ check: $(VENV)/.all
 	$(BIN)/mypy
 
 bench: $(VENV)/.all
-	@for name in tiles tissue bags encoder planted exports; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in tiles tissue bags encoder planted exports report; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # The pictures of the README, from the synthetic demo.
 screenshots: $(VENV)/.all $(OPENSEADRAGON)

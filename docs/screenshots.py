@@ -1,4 +1,4 @@
-"""Take the pictures of the viewer for the README from the demo, in a Chromium of this machine.
+"""Take the pictures of the viewer and the report for the README from the demo, in a Chromium of this machine.
 
     python docs/screenshots.py DEMO OUT
 
@@ -26,6 +26,12 @@ SIZE = {"width": 1280, "height": 760}
 SLIDE = "S03"
 MOST_BYTES = 300_000
 
+SHOWN = ("top", "performance", "heatmaps")
+"""Places of the report that its picture shows side by side."""
+
+COLUMN = {"width": 1100, "height": 1420}
+GAP_PX = 24
+
 
 def main(demo: Path, out: Path) -> None:
     """Serve the demo, set up each view, and keep a picture of it."""
@@ -45,7 +51,23 @@ def main(demo: Path, out: Path) -> None:
         page.locator(".tile").first.click()
         page.keyboard.press("g")
         keep(page, out / "viewer-beside.png")
+        report(browser, demo / "run" / "report" / "index.html", out / "report.png")
         browser.close()
+
+
+def report(browser: Any, page_file: Path, path: Path) -> None:
+    """Three places of the study's report side by side, at half their size."""
+    page = browser.new_page(viewport=COLUMN)
+    page.goto(page_file.absolute().as_uri())
+    width, height = COLUMN["width"] // 2, COLUMN["height"] // 2
+    sheet = Image.new("RGB", (len(SHOWN) * (width + GAP_PX) + GAP_PX, height + 2 * GAP_PX), "#d7dade")
+    for number, anchor in enumerate(SHOWN):
+        page.evaluate("name => document.getElementById(name).scrollIntoView()", anchor)
+        shot = (
+            Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        )
+        sheet.paste(shot, (GAP_PX + number * (width + GAP_PX), GAP_PX))
+    save(sheet, sheet, path)
 
 
 def keep(page: Any, path: Path) -> None:
@@ -65,6 +87,11 @@ def keep(page: Any, path: Path) -> None:
         part = picture.crop((box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]))
         part = part.resize((width // len(ramps), height // 2), Image.Resampling.NEAREST)
         sample.paste(part, (number * width // len(ramps), height // 2))
+    save(picture, sample, path)
+
+
+def save(picture: Image.Image, sample: Image.Image, path: Path) -> None:
+    """A PNG of the palette of a sample, with as many colours as its size allows."""
     for colours in (256, 192, 128, 96, 64):
         palette = sample.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=2)
         buffer = io.BytesIO()

@@ -121,6 +121,39 @@ def export_viewer(
         typer.echo(f"left out {slide}: {why}", err=True)
 
 
+def case(
+    work: WorkGiven,
+    slides: Annotated[list[str] | None, typer.Argument(metavar="SLIDE...", help="Slides by their ids.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every slide that has a prediction.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; else WORK/case/MODEL.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Folder under predict/, where there are several.")] = "",
+    pdf: Annotated[
+        bool, typer.Option("--pdf/--no-pdf", help="Print each page to PDF where a Chromium is found.")
+    ] = True,
+) -> None:
+    """One page a slide: prediction with its spread, decision, heatmap, tiles, quality and provenance. Research only."""
+    from wsi_mil.stages import find_browser, open_work, report_cases
+
+    if bool(slides) == everyone:
+        raise ConfigError("name the slides, or give --all, and not both")
+    place = open_work(work, model=model)
+    browser = find_browser() if pdf else None
+    if pdf and browser is None:
+        typer.echo("no Chromium is found: HTML only (its print dialogue makes the PDF)", err=True)
+    failed = 0
+    for told in report_cases(place, slides or [], output, browser=browser):
+        written = [str(path) for path in (told.html, told.pdf) if path is not None]
+        if written:
+            typer.echo("  ".join(written))
+        if told.why:
+            failed += told.html is None
+            typer.echo(f"{told.slide}: {told.why}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
 bags = typer.Typer(help="Import, export and verify bags of features.", no_args_is_help=True)
 
 Bags = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or folders of them.")]
@@ -231,3 +264,17 @@ def _check(name: str, how: dict[str, Any], *, device: str, golden: Path | None, 
     console.print(f"golden embedding: {verdict} (cosine {told.cosine:.6f}, largest difference {told.largest:.2g})")
     if not told.same:
         raise typer.Exit(1)
+
+
+def config(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Nothing shows the defaults.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value]...", help="Settings that win over the study file."),
+    ] = None,
+) -> None:
+    """Print the resolved configuration with the meaning of each field."""
+    from wsi_mil.config import explain
+    from wsi_mil.stages import Study, load_study
+
+    typer.echo(explain(load_study(study, settings or []) if study else Study()), nl=False)

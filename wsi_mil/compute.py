@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -63,6 +64,10 @@ class Processes(Executor):
                 if alone:
                     yield index, Lost("the process that worked on it died twice (killed, or out of memory)")
 
+    def _start(self, context: Any, workers: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """What each worker does first, and with what arguments."""
+        return _share_cores, (self.workers,)
+
     def _pool(
         self,
         function: Callable[..., Any],
@@ -75,9 +80,8 @@ class Processes(Executor):
         workers = workers or self.workers
         # Fresh interpreters: a fork after torch or OpenSlide started threads can hang.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_share_cores, initargs=(self.workers,)
-        ) as pool:
+        first, arguments = self._start(context, workers)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=first, initargs=arguments) as pool:
             running: dict[Future[Any], int] = {}
             while waiting or running:
                 try:
@@ -91,6 +95,20 @@ class Processes(Executor):
                 except BrokenProcessPool:
                     suspects.extend(running.values())
                     return
+
+
+class Gpus(Processes):
+    """A process for each GPU, which sees that one alone; who is done takes the next call."""
+
+    def __init__(self, gpus: Sequence[str]) -> None:
+        super().__init__(len(gpus))
+        self.gpus = tuple(gpus)
+
+    def _start(self, context: Any, workers: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        free = context.Queue()
+        for gpu in self.gpus[:workers]:
+            free.put(gpu)
+        return _take_gpu, (free, self.workers)
 
 
 class Dask(Executor):
@@ -140,7 +158,10 @@ class Dask(Executor):
 
 
 def executor(where: str) -> Executor:
-    """The executor for "here", "processes:N", or "dask:ADDRESS" (tcp://host:port, or a scheduler file)."""
+    """The executor for "here", "processes:N", "gpus", "gpus:N", or "dask:ADDRESS" (tcp://host:port, scheduler file).
+
+    Raises ConfigError for any other, and where there are not as many GPUs.
+    """
     kind, _, rest = where.partition(":")
     if kind == "here" and not rest:
         return Here()
@@ -148,16 +169,43 @@ def executor(where: str) -> Executor:
         with contextlib.suppress(ValueError):
             if int(rest) >= 1:
                 return Processes(int(rest))
+    if kind == "gpus" and (not rest or (rest.isdigit() and int(rest) >= 1)):
+        found = visible_gpus()
+        wanted = int(rest or len(found))
+        if not found or wanted > len(found):
+            raise ConfigError(
+                f"cannot run on {where!r}: {len(found)} GPU(s) are visible here (CUDA_VISIBLE_DEVICES, nvidia-smi -L)"
+            )
+        return Gpus(found[:wanted])
     if kind == "dask" and rest:
         return Dask(rest)
     raise ConfigError(
-        f"cannot run on {where!r}: write here, processes:N (as in processes:4) or dask:ADDRESS (as in dask:tcp://host:8786)"
+        f"cannot run on {where!r}: write here, processes:N (as in processes:4), gpus, gpus:N or dask:ADDRESS (as in "
+        "dask:tcp://host:8786)"
     )
 
 
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them; torch is not imported."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name.strip() for name in told.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+
+
+def _take_gpu(free: Any, workers: int) -> None:
+    """Let this worker see one GPU of its own, before torch is imported and counts them."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = free.get(timeout=60)
+    _share_cores(workers)
 
 
 def _share_cores(workers: int) -> None:

@@ -50,6 +50,36 @@ def compare(
         console.print(f"written to {output}", highlight=False, markup=False)
 
 
+def believe(study: Path, work: Path, settings: list[str], *, truth: str, truth_of: str) -> None:
+    """Measure the maps of a study: faithfulness, and where a truth is given, what they find."""
+    from rich.console import Console
+
+    from wsi_mil.console import show_table
+    from wsi_mil.stages import Work, load_study
+    from wsi_mil.stages import believe as measured
+
+    told = " ".join([f"--evaluate {Path(truth).name}", *([f"--truth-of {truth_of}"] if truth_of else [])])
+    console = Console()
+    with console.status("measuring the maps") as status:
+        headers, rows, paths = measured(
+            Work(work.absolute(), load_study(study, settings)),
+            None if truth == "none" else Path(truth),
+            truth_of=truth_of,
+            command=f"wsi-mil heatmap {study.name} {told}",
+            tick=lambda done, total: status.update(f"measuring the maps: {done} of {total} slides"),
+        )
+    show_table(rows, headers, console, title="Means over slides; in brackets 95 % intervals over patients")
+    console.print("written to " + " and ".join(str(path) for path in paths), highlight=False, markup=False)
+
+
+def on_one_scale(study: Path, work: Path, settings: list[str], *, over: str) -> None:
+    """Draw the maps of a study once more, on one scale."""
+    from wsi_mil.stages import Work, draw_on_one_scale, load_study
+
+    drawn = draw_on_one_scale(Work(work.absolute(), load_study(study, settings)), over)
+    typer.echo(f"{len(drawn)} pictures SLIDE.{over}.png on one scale, beside the maps")
+
+
 def validate(
     model: Annotated[Path, typer.Option("--model", help="Folder of trained models: train/MODEL of a study.")],
     table: Annotated[Path, typer.Option("--table", help="Table of the other cohort, with its labels.")],
@@ -95,7 +125,7 @@ def validate(
 def sweep(
     sweep_file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A study and what varies in it.")],
     work: Annotated[Path, typer.Option("--work", "-w", help="Folder that everything is made in.")],
-    on: Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N or dask:ADDRESS.")] = "here",
+    on: Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N, gpus or dask:ADDRESS.")] = "here",
     draws: Annotated[int, typer.Option("--draws", min=100, help="Resamples of the patients.")] = 1000,
 ) -> None:
     """Models, encoders and settings in every combination, one table, and the honest score of choosing among them."""

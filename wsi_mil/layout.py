@@ -10,7 +10,8 @@ work/                        one study on disk, readable by a person
   predict/<model>/                       slides.csv, patients.csv, models.csv, calibrate.csv
   calibrate/<model>/                     slides.csv, patients.csv, calibration.json
   heatmap/<model>/A1/                    A1.h5 (raw scores), A1.png, A1.geojson, other exports
-  report/index.html
+  report/index.html                      with figures.json and study.yaml
+  case/<model>/A1.html                   and A1.pdf: the report of one slide
   annotations/A1.geojson                 regions drawn in the viewer
 Every stage folder also holds stage.json (how it was made) and .made/ (one record an item).
 """

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 from sklearn.metrics import roc_auc_score
 
 from wsi_mil.evaluation import kaplan_meier, log_rank, survival_measures
@@ -40,24 +41,31 @@ def test_the_c_index_is_lifelines_with_ties_of_times_and_of_risks() -> None:
     assert np.isnan(c_index(TIMES, np.zeros(60, dtype=bool), RISK, ONE)[0])
 
 
-def test_kaplan_meier_and_its_band_are_lifelines() -> None:
-    fitter = lifelines().KaplanMeierFitter().fit(ROUND, EVENTS)  # type: ignore[attr-defined]
-    curve = kaplan_meier(ROUND, EVENTS)
-    np.testing.assert_allclose(curve.times, fitter.survival_function_.index)
-    np.testing.assert_allclose(curve.survival, fitter.survival_function_.to_numpy()[:, 0])
-    band = fitter.confidence_interval_.to_numpy()
-    inside = (curve.survival > 0) & (curve.survival < 1)
-    np.testing.assert_allclose(curve.low[inside], band[inside, 0], rtol=1e-5)
-    np.testing.assert_allclose(curve.high[inside], band[inside, 1], rtol=1e-5)
-    assert curve.at_risk[1] == 60
+def test_kaplan_meier_by_hand() -> None:
+    curve = kaplan_meier(np.array([1.0, 2, 2, 3, 4]), np.array([True, True, False, True, False]))
+    assert curve.times.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(curve.survival, [1, 0.8, 0.6, 0.3, 0.3])
+    assert curve.at_risk.tolist() == [5, 5, 4, 2, 1]
+    # Greenwood on the log-log scale after the first death: var = 1/5 / 4.
+    spread = 1.959964 * np.sqrt(1 / 20) / abs(np.log(0.8))
+    assert curve.low[1] == pytest.approx(0.8 ** np.exp(spread), abs=1e-4)
+    assert curve.high[1] == pytest.approx(0.8 ** np.exp(-spread), abs=1e-4)
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-def test_the_log_rank_test_is_lifelines(parts: int) -> None:
-    groups = np.digitize(RISK, np.quantile(RISK, np.linspace(0, 1, parts + 1)[1:-1]))
-    wanted = lifelines().statistics.multivariate_logrank_test(ROUND, groups, EVENTS).p_value  # type: ignore[attr-defined]
-    assert log_rank(ROUND, EVENTS, groups) == pytest.approx(wanted, rel=1e-6)
-    assert np.isnan(log_rank(ROUND, EVENTS, groups * 0))
+def test_nobody_dies_or_everybody_does() -> None:
+    for events in (np.zeros(3, bool), np.ones(3, bool)):
+        curve = kaplan_meier(np.array([1.0, 2, 3]), events)
+        assert np.isfinite([curve.survival, curve.low, curve.high]).all()
+        assert curve.survival[-1] == (0.0 if events.any() else 1.0)
+
+
+def test_the_log_rank_test_by_hand() -> None:
+    """Deaths at 1 and 3 against 2 and 4: observed 2, expected 1/2 + 1/3 + 1/2, variance 1/4 + 2/9 + 1/4."""
+    times, groups = np.array([1.0, 3, 2, 4]), np.array([0, 0, 1, 1])
+    statistic = (2 - 4 / 3) ** 2 / (13 / 18)
+    assert log_rank(times, np.ones(4, bool), groups) == pytest.approx(chi2.sf(statistic, 1))
+    assert np.isnan(log_rank(times, np.ones(4, bool), groups * 0))
+    assert np.isnan(log_rank(times, np.zeros(4, bool), groups))
 
 
 def test_without_censoring_they_are_mean_square_and_auroc() -> None:

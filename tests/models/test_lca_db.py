@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from contracts.aggregator import AggregatorContract
 from contracts.planted import ragged, two_classes
 
 from wsi_mil.errors import ModelError
+from wsi_mil.evaluation import score, tile_ap
 from wsi_mil.models import build_model
 from wsi_mil.models.layers import Segments, segments
 from wsi_mil.models.lca_db import region_weights, regions
-from wsi_mil.training import Step
+from wsi_mil.training import Bags, FitSettings, Step, fit, predict_many
 from wsi_mil.training.auxiliary import branches, ramp, region_labels
 
 
@@ -124,3 +126,48 @@ def test_the_other_branch_can_be_kept_from_learning() -> None:
 def test_bad_options_are_refused(dim: int, region: int) -> None:
     with pytest.raises(ModelError, match="lca_db"):
         build_model("lca_db", dim=dim, n_out=2, region=region)
+
+
+@pytest.mark.slow
+def test_it_finds_a_planted_lesion_by_both_scales_and_misplaced_regions_cost_more() -> None:
+    """Lesions of one region of 2 x 2 tiles that both scales see; the coarse half is then moved to wrong regions."""
+
+    def bags(count: int, seed: int) -> tuple[Bags, torch.Tensor, list[np.ndarray]]:
+        random, made, truth = np.random.default_rng(seed), [], []
+        places = np.stack(np.meshgrid(np.arange(8), np.arange(8)), axis=-1).reshape(-1, 2)
+        region = places[:, 0] // 2 + 4 * (places[:, 1] // 2)
+        for number in range(count):
+            fine = random.normal(size=(64, 8))
+            coarse = random.normal(size=(16, 8))
+            lesion = np.zeros(64, dtype=bool)
+            if number % 2:
+                where = random.integers(16)
+                lesion = region == where
+                fine[lesion, 0] += 3
+                coarse[where, 0] += 3
+            made.append((np.concatenate([fine, coarse[region]], axis=1).astype(np.float32), places))
+            truth.append(lesion)
+        return Bags(made), torch.arange(count) % 2, truth
+
+    train, test = bags(120, 0), bags(80, 100)
+    model = build_model("lca_db", dim=16, n_out=2, hidden=16, attention=8, region=2)
+    settings = FitSettings(epochs=15, batch_bags=4, lr=3e-3, patience=0)
+    fit(model, train[0], fit_index=range(120), select_index=[], targets=train[1], task=two_classes(),
+        settings=settings, seed=0)  # fmt: skip
+    answers = dict(predict_many(model, test[0], range(80)))
+    said = two_classes().predict(np.stack([one.logits for one in answers.values()]))
+    assert score("auroc", test[1].numpy(), said) > 0.95
+    found = np.mean([tile_ap(test[2][bag], answers[bag].scores[:, 0]) for bag in range(1, 80, 2)])
+    assert found > 0.6
+
+    def cost(bag: int, *, moved: bool) -> float:
+        features, cells = (torch.from_numpy(part) for part in test[0].load(bag))
+        if moved:  # the coarse tiles of another row of regions
+            features = torch.cat([features[:, :8], features[:, 8:].roll(32, dims=0)], dim=1)
+        with torch.inference_mode():
+            pooled = model(features, cells, torch.tensor([0, 64]))
+        step = Step(pooled, torch.tensor([1]), torch.tensor([0, 64]), two_classes(), [bag], 1.0)
+        return branches(step, {}).item()
+
+    right, wrong = (np.mean([cost(bag, moved=moved) for bag in range(1, 80, 2)]) for moved in (False, True))
+    assert wrong > 2 * right

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from contracts.aggregator import AggregatorContract
 from contracts.planted import held_out_auroc, planted, ragged
 
+from wsi_mil.evaluation import tile_ap
 from wsi_mil.models import build_model
+from wsi_mil.training import predict_many
 
 
 class TestLossAttention(AggregatorContract):
@@ -37,3 +41,16 @@ def test_it_finds_planted_witnesses() -> None:
     train, test = (planted(200, delta=4, share=0.03, seed=seed) for seed in (0, 100))
     value, _ = held_out_auroc("loss_attention", {"hidden": 32}, train[:2], test[:2], epochs=12, seed=0)
     assert value >= 0.98
+
+
+@pytest.mark.slow
+def test_its_weights_find_witnesses_better_than_attention_does() -> None:
+    """delta 3, 3 %: average precision of the scores; .64 against .53 in the reference."""
+    train, test = (planted(200, delta=3, share=0.03, seed=seed) for seed in (0, 100))
+    found = {}
+    for name, options in (("loss_attention", {}), ("abmil", {"attention": 32})):
+        _, model = held_out_auroc(name, {"hidden": 32, **options}, train[:2], test[:2], epochs=12, seed=0)
+        answers = predict_many(model, test[0], range(1, 200, 2))
+        found[name] = np.mean([tile_ap(test[2][bag], answer.scores[:, 0]) for bag, answer in answers])
+    assert found["loss_attention"] > found["abmil"], found
+    assert found["loss_attention"] > 0.5, found

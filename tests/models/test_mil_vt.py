@@ -8,7 +8,8 @@ from contracts.aggregator import AggregatorContract
 from contracts.planted import ragged
 
 from wsi_mil.errors import ModelError
-from wsi_mil.models import build_model
+from wsi_mil.models import MODELS, build_model
+from wsi_mil.training.run import parameter_groups
 
 
 class TestMILVT(AggregatorContract):
@@ -55,6 +56,25 @@ def test_the_equations_of_the_tile_head() -> None:
     torch.testing.assert_close(pooled.aux["stream_logits"][1, 0], (a @ g) @ mil.out.weight.T + mil.out.bias)
     by_token = tokens[0] @ method.class_head.weight.T + method.class_head.bias
     torch.testing.assert_close(pooled.aux["stream_logits"][0, 0], by_token)
+
+
+def test_the_head_over_tiles_learns_five_times_as_fast() -> None:
+    model = build_model("mil_vt", dim=6, n_out=2, hidden=8, heads=2)
+    slow, fast = parameter_groups(model, 2e-5)
+    assert (slow["lr"], fast["lr"]) == (2e-5, pytest.approx(1e-4))
+    # value: a layer and its norm; score: two layers and a norm, one of them without bias; out: a layer
+    assert len(fast["params"]) == 4 + 5 + 2
+    assert len(slow["params"]) + len(fast["params"]) == len(list(model.parameters()))
+    fitted = {id(one) for one in fast["params"]}
+    assert fitted == {id(one) for one in model.aggregator.mil.parameters()}
+    (only,) = parameter_groups(build_model("abmil", dim=6, n_out=2), 1e-4)
+    assert only["lr"] == 1e-4
+
+
+def test_a_fast_part_that_is_not_there_is_no_silent_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS["mil_vt"], "faster", {"module.mil": 5.0})
+    with pytest.raises(ModelError, match="no part"):
+        parameter_groups(build_model("mil_vt", dim=6, n_out=2), 1e-4)
 
 
 def test_both_heads_are_trained_and_the_mean_is_not() -> None:

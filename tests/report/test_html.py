@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from wsi_mil.report import Figure, Headline, Part, Picture, TableView, interval_text, page
+from wsi_mil.report import Figure, Headline, Link, Part, Picture, TableView, interval_text, page
 
 
 def _page() -> str:
@@ -48,3 +48,31 @@ def test_intervals_in_words() -> None:
     assert interval_text(0.5, 0.25, 0.75) == "0.500 (0.250 to 0.750)"
     assert interval_text(0.5, math.nan, math.nan) == "0.500"
     assert interval_text(math.nan, 0, 1) == "–"
+
+
+def test_chapters_stand_in_the_contents_in_order() -> None:
+    parts = [Part("Flow", chapter="Cohort"), Part("Folds"), Part("ROC", chapter="Results")]
+    html = page(title="t", subtitle="s", headlines=[], parts=parts)
+    contents = html[html.index("<nav") : html.index("</nav>")]
+    assert contents.index("Cohort") < contents.index("Folds") < contents.index("Results") < contents.index("ROC")
+    assert contents.count('class="chapter"') == 2
+    assert html.count('class="first"') == 2  # each begins a page on paper
+
+
+def test_links_and_names_in_tables_are_escaped() -> None:
+    table = TableView(["slide", "p"], [[Link("<S1>", 'a"b.png'), "0.5"]])
+    html = page(title="t", subtitle="s", headlines=[], parts=[Part("x", tables=[table])])
+    assert '<a href="a&#34;b.png">&lt;S1&gt;</a>' in html
+    assert table.numeric == [False, True]
+
+
+def test_a_table_without_headers_is_a_list_of_names() -> None:
+    html = page(title="t", subtitle="s", headlines=[], parts=[Part("x", tables=[TableView(["", ""], [["a", "1"]])])])
+    assert 'class="pairs"' in html
+    assert "<thead>" not in html
+
+
+def test_the_banner_is_in_plain_sight() -> None:
+    assert "banner" not in _page().partition("</style>")[2]
+    html = page(title="t", subtitle="s", headlines=[], parts=[], banner="Research use only.")
+    assert '<p class="banner">Research use only.</p>' in html

@@ -42,7 +42,8 @@ def test_tokens_are_instances_on_their_own_grid(copy_of) -> None:  # type: ignor
     np.testing.assert_array_equal(places[100:110], [(10 * tile[0] + k, 10 * tile[1]) for k in range(10)])
     np.testing.assert_array_equal(places[110], (10 * tile[0], 10 * tile[1] + 1))
     assert bag.quality["red_mean"].shape == (len(bag),)
-    assert {one.kind for one in run_stage(work, "train")} == {"made"}
+    outcomes = run_stage(work, "train")
+    assert {one.kind for one in outcomes} == {"made"}, outcomes
     assert {one.kind for one in run_stage(work, "predict")} == {"made"}
     assert {one.kind for one in run_stage(work, "heatmap")} == {"made"}
     with h5py.File(work.root / "heatmap" / "abmil" / slide / f"{slide}.h5") as file:

@@ -68,6 +68,7 @@ def same(first: Fitted, second: Fitted) -> bool:
         ("abmil", FitSettings(epochs=6, lr=3e-3, average=0.9, batch_bags=2), {"dropout": 0.2}),
         ("loss_attention", FitSettings(epochs=6, lr=3e-3), {"steady": 0.1}),
         ("smile", FitSettings(epochs=6, lr=3e-3), {}),
+        ("mil_vt", FitSettings(epochs=6, lr=3e-3), {"heads": 2}),
     ],
 )
 @pytest.mark.parametrize("stop", [1, 3, 5])

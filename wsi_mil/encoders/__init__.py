@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.encoders.batch_size import choose_batch_tiles
     from wsi_mil.encoders.build import build_encoder, entry_of, from_entry, module_encoder, where_installed
     from wsi_mil.encoders.catalogue import CATALOGUE
     from wsi_mil.encoders.device import choose_device, limit_threads, lone_threads
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from wsi_mil.encoders.offline import OfflineEncoder
     from wsi_mil.encoders.records import weights_folder
     from wsi_mil.encoders.slide_encoder import SLIDE_ENCODERS, SlideEncoder, build_slide_encoder
+    from wsi_mil.encoders.staging import HANDS
 
 _HOME = {
     "CATALOGUE": "catalogue",
+    "HANDS": "staging",
+    "choose_batch_tiles": "batch_size",
     "build_encoder": "build",
     "entry_of": "build",
     "from_entry": "build",
@@ -52,6 +56,7 @@ _HOME = {
 
 __all__ = [
     "CATALOGUE",
+    "HANDS",
     "SLIDE_ENCODERS",
     "Comparison",
     "Encoder",
@@ -64,6 +69,7 @@ __all__ = [
     "Transform",
     "build_encoder",
     "build_slide_encoder",
+    "choose_batch_tiles",
     "choose_device",
     "compare",
     "draw_jitter",

@@ -43,6 +43,7 @@ from wsi_mil.evaluation.conformal import (
     patients_needed,
 )
 from wsi_mil.evaluation.curves import Curve, pr_curve, roc_curve
+from wsi_mil.evaluation.finding import RATES, Found, Froc, detections, dice_at, froc, lesions, pointing
 from wsi_mil.evaluation.intervals import (
     Interval,
     Statistic,
@@ -56,6 +57,7 @@ from wsi_mil.evaluation.linear import out_of_fold_cox, out_of_fold_ridge
 from wsi_mil.evaluation.localisation import Localisation, centre_scores, localise, tile_ap, tile_auroc
 from wsi_mil.evaluation.measures import class_measures, grade_measures, label_measures, number_measures
 from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusion, find_metric, score
+from wsi_mil.evaluation.removal import Faithfulness, faithfulness, rank_correlation
 from wsi_mil.evaluation.survival import SurvivalCurve, kaplan_meier, log_rank, survival_measures
 from wsi_mil.evaluation.thresholds import RULES, Rule, at_decision, choose_threshold
 from wsi_mil.evaluation.unknown import (
@@ -71,29 +73,33 @@ from wsi_mil.evaluation.unknown import (
 )
 
 __all__ = [
-    "CALIBRATION_METRICS",
-    "FEW_FOR_ECE",
-    "LOWER_IS_BETTER",
-    "METHODS",
-    "METRICS",
-    "RULES",
-    "SAME_BAG",
     "Baseline",
+    "CALIBRATION_METRICS",
     "Calibrator",
     "Conformal",
     "Curve",
     "DecisionCurve",
     "Difference",
+    "FEW_FOR_ECE",
+    "Faithfulness",
     "Fold",
+    "Found",
+    "Froc",
     "Interval",
+    "LOWER_IS_BETTER",
     "LinearModel",
     "Localisation",
+    "METHODS",
+    "METRICS",
     "Method",
     "Metric",
     "OpenSet",
+    "RATES",
+    "RULES",
     "Reliability",
     "RiskCoverage",
     "Rule",
+    "SAME_BAG",
     "SeedSpread",
     "Signature",
     "Statistic",
@@ -114,17 +120,22 @@ __all__ = [
     "cramers_v",
     "decision_curve",
     "delong",
+    "detections",
+    "dice_at",
     "expected_band",
     "expected_calibration_error",
+    "faithfulness",
     "find_metric",
     "fit_calibrator",
     "fit_conformal",
     "fpr_at_tpr",
+    "froc",
     "grade_measures",
     "holm",
     "kaplan_meier",
     "label_measures",
     "layout_statistics",
+    "lesions",
     "limit_interval",
     "limit_of",
     "localise",
@@ -143,7 +154,9 @@ __all__ = [
     "paired_permutation",
     "patients_covered",
     "patients_needed",
+    "pointing",
     "pr_curve",
+    "rank_correlation",
     "reliability",
     "risk_coverage",
     "roc_curve",

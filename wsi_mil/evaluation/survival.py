@@ -102,46 +102,25 @@ def auc_at(times: Times, events: Events, risk: Float[np.ndarray, "case"], horizo
 
 
 def kaplan_meier(times: Times, events: Events) -> SurvivalCurve:
-    """Share that is free of the event at each time."""
-    steps = np.unique(times)
-    at_risk = (times >= steps[:, None]).sum(axis=1).astype(np.float64)
-    died = ((times == steps[:, None]) & events).sum(axis=1)
-    survival = np.cumprod(1 - died / at_risk)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        greenwood = np.cumsum(died / (at_risk * (at_risk - died)))
-        spread = 1.959964 * np.sqrt(greenwood) / np.log(survival)
-        low, high = survival ** np.exp(-spread), survival ** np.exp(spread)
-    defined = (survival > 0) & (survival < 1)
-    low, high = np.where(defined, low, survival), np.where(defined, high, survival)
-    start = [np.ones(1)]
-    return SurvivalCurve(
-        np.concatenate([[0.0], steps]),
-        np.concatenate([*start, survival]),
-        np.concatenate([*start, low]),
-        np.concatenate([*start, high]),
-        np.concatenate([[float(len(times))], at_risk]),
-    )
+    """Share that is free of the event at each time, with the log-log band (lifelines)."""
+    from lifelines import KaplanMeierFitter
+
+    fitted = KaplanMeierFitter().fit(times, events)
+    survival = fitted.survival_function_.to_numpy()[:, 0]
+    band = fitted.confidence_interval_.to_numpy()
+    # Where all or nobody lives the band is not defined.
+    low, high = (np.where(np.isfinite(bound), bound, survival) for bound in band.T)
+    at_risk = fitted.event_table["at_risk"].to_numpy(np.float64)
+    return SurvivalCurve(fitted.timeline.astype(np.float64), survival, low, high, at_risk)
 
 
 def log_rank(times: Times, events: Events, groups: Shaped[np.ndarray, "case"]) -> float:
-    """p-value that several groups have one survival curve (log-rank, chi-squared); NaN with one group or no event."""
-    from scipy.stats import chi2
-
-    names = np.unique(groups)
-    if len(names) < 2 or not events.any():
+    """p-value that several groups have one survival curve (lifelines); NaN with one group or no event."""
+    if len(np.unique(groups)) < 2 or not events.any():
         return float("nan")
-    member = groups[None] == names[:, None]  #                                             group case
-    excess, spread = np.zeros(len(names)), np.zeros((len(names), len(names)))
-    for time in np.unique(times[events]):
-        there, dying = times >= time, events & (times == time)
-        total, deaths = there.sum(), dying.sum()
-        shares = (member & there).sum(axis=1) / total
-        excess += (member & dying).sum(axis=1) - deaths * shares
-        if total > 1:
-            factor = deaths * (total - deaths) / (total - 1)
-            spread += factor * (np.diag(shares) - np.outer(shares, shares))
-    statistic = excess[1:] @ np.linalg.pinv(spread[1:, 1:]) @ excess[1:]
-    return float(chi2.sf(statistic, len(names) - 1))
+    from lifelines.statistics import multivariate_logrank_test
+
+    return float(multivariate_logrank_test(times, groups, events).p_value)
 
 
 def _seen(

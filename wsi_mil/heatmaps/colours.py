@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -41,15 +41,28 @@ class Colouring:
         return np.asarray(np.rint(table * 255), dtype=np.uint8)
 
 
-def colouring(
-    values: Float32[np.ndarray, "tile"], scale: str, *, limits: tuple[float, float] | None = None
-) -> Colouring:
+@dataclass(frozen=True)
+class Shared:
+    """Scores of all tiles that are to lie on one scale, and whose they are."""
+
+    values: Float32[np.ndarray, "tile"]
+    of: str
+    """In the legend, such as "this patient's slides"."""
+
+
+Limits = tuple[float, float] | Shared | None
+"""Values at the ends of the map, or the scores that they and the ranks are taken from; None: those of the slide."""
+
+
+def colouring(values: Float32[np.ndarray, "tile"], scale: str, *, limits: Limits = None) -> Colouring:
     """Spread scores over a colour map by a scale's name (see SCALES).
 
-    `limits` are the values at the ends of the map, for several slides on one scale; not for "rank".
+    `limits` put several slides on one scale; as two values not for "rank".
     """
     if scale not in SCALES:
         raise StageError(unknown("scale of a heatmap", scale, SCALES))
+    if isinstance(limits, Shared):
+        return _shared(values, scale, limits)
     if scale == "rank":
         if limits is not None:
             raise StageError("the scale 'rank' has no limits; leave them out, or choose 'range'")
@@ -66,7 +79,7 @@ def colouring(
 
 
 def score_colours(
-    values: Float32[np.ndarray, "tile"], scale: str = "rank", *, limits: tuple[float, float] | None = None
+    values: Float32[np.ndarray, "tile"], scale: str = "rank", *, limits: Limits = None
 ) -> UInt8[np.ndarray, "tile 4"]:
     """RGBA of each score; wholly transparent where there is none."""
     spread = colouring(values, scale, limits=limits)
@@ -90,6 +103,19 @@ def _by_rank(values: Float32[np.ndarray, "tile"]) -> Colouring:
     return Colouring(positions, SEQUENTIAL, ((0.0, "lowest"), (0.5, "median"), (1.0, "highest")), SCALES["rank"])
 
 
+def _shared(values: Float32[np.ndarray, "tile"], scale: str, shared: Shared) -> Colouring:
+    found = np.sort(shared.values[np.isfinite(shared.values)])
+    meaning = SCALES[scale].replace("this slide", shared.of)
+    if scale != "rank":
+        limits = _limits(found, scale) if len(found) else (0.0, 1.0)
+        return replace(colouring(values, scale, limits=limits), meaning=meaning)
+    known, positions = np.isfinite(values), np.full(len(values), np.nan, dtype=np.float32)
+    # the mean rank of equal scores, as on a scale of one slide
+    ranks = (np.searchsorted(found, values[known]) + np.searchsorted(found, values[known], side="right") - 1) / 2
+    positions[known] = np.clip(ranks / (len(found) - 1), 0, 1) if len(found) > 1 else 0.5
+    return replace(_by_rank(values), positions=positions, meaning=meaning)
+
+
 def _limits(found: Float32[np.ndarray, "known"], scale: str) -> tuple[float, float]:
     if scale == "range":
         return float(found.min()), float(found.max())
@@ -106,7 +132,7 @@ def _number(value: float) -> str:
 
 SCALES = {
     "rank": "coloured by rank among the tiles of this slide",
-    "range": "coloured by value, from this slide's lowest to its highest tile",
+    "range": "coloured by value, from the lowest to the highest tile of this slide",
     "percentile": "coloured by value, between the 1st and 99th percentile of this slide",
     "signed": "blue speaks against, red for; clipped at the 99th percentile of this slide",
 }

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from wsi_mil.heatmaps.colours import colouring
+from wsi_mil.heatmaps.colours import Limits, colouring
 from wsi_mil.heatmaps.heatmap import Heatmap
 from wsi_mil.heatmaps.mosaic import lay_mosaic
 
@@ -29,7 +29,7 @@ def heatmap_to_deepzoom(
     name: str,
     kind: Literal["png", "jpeg"] = "png",
     scale: str = "rank",
-    limits: tuple[float, float] | None = None,
+    limits: Limits = None,
     px_per_tile: int = PX_PER_TILE,
 ) -> dict[PurePosixPath, bytes]:
     """The files `name`.dzi and `name`_files/LEVEL/COLUMN_ROW.png by their places.

@@ -57,6 +57,12 @@ class Heatmap:
             raise StageError(f"heatmap of slide {self.slide.id!r}: {unknown('channel', channel, self.channels)}")
         return self.scores[:, self.channels.index(channel)]
 
+    @property
+    def overlapping(self) -> bool:
+        """Whether tiles reach into one another: a bag of its own, with more tiles, and with a prediction of its own."""
+        pairs = zip(self.grid.extent_l0, self.grid.step_l0, strict=True)
+        return any(extent > step * (1 + 1e-6) for extent, step in pairs)
+
     def provenance(self) -> dict[str, Any]:
         """What an export has to say of where it comes from, as plain JSON values."""
         return {
@@ -66,6 +72,7 @@ class Heatmap:
             "slide_mpp": self.slide.mpp,
             "tile_extent_l0": self.grid.extent_l0,
             "tile_step_l0": self.grid.step_l0,
+            "overlapping": self.overlapping,
             "model": self.model,
             "prediction": self.prediction,
             "kinds": self.kinds,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsi_mil.grid import TileGrid
-from wsi_mil.heatmaps.colours import COLOURS, Colouring, colouring
+from wsi_mil.heatmaps.colours import COLOURS, Colouring, Limits, colouring
 from wsi_mil.heatmaps.heatmap import Heatmap
 from wsi_mil.heatmaps.raster import muted, paint
 
@@ -53,7 +53,7 @@ def overlay(
     *,
     scale: str = "rank",
     alpha: float = 0.6,
-    limits: tuple[float, float] | None = None,
+    limits: Limits = None,
     outline: MultiPolygon | None = None,
     title: str = "",
 ) -> bytes:
@@ -123,11 +123,13 @@ class _Page:
         """Everything that is said about the picture."""
         room = self._right - self._left
         self._draw.text((self._left, 18), _fitted(title or heatmap.slide.id, 24, "Bold", room), INK, _font(24, "Bold"))
-        said = f"{_prediction(heatmap)}   ·   {heatmap.model}"
+        lap = "   ·   overlapping tiles" if heatmap.overlapping else ""
+        said = f"{_prediction(heatmap)}   ·   {heatmap.model}{lap}"
         self._draw.text((self._left, 54), _fitted(said, 15, "", room), FAINT, _font(15))
         self._scale_bar(um_per_px)
         missing = bool(np.isnan(colours.positions).any())
-        self._legend(_words(channel), colours, note="; tiles without colour could not be read" if missing else "")
+        note = "; tiles without colour could not be read" if missing else ""
+        self._legend(_words(channel) + _smoothing(heatmap, channel), colours, note=note)
 
     def _scale_bar(self, um_per_px: float) -> None:
         length_um = _round_length(BAR_SHARE * self._picture_width * um_per_px)
@@ -160,9 +162,32 @@ def _words(channel: str) -> str:
     """A channel's name as a person says it; attention is called what it is."""
     if channel.startswith("contribution_"):
         return f"contribution to “{channel.removeprefix('contribution_')}”"
-    if channel.startswith("attention"):
+    if channel.startswith(("attention", "rollout")):
         return f"{channel.replace('_', ' ')} (where the model looked, no explanation)"
+    for name, words in _WORDS.items():
+        if channel.startswith(f"{name}_"):
+            return f"{words} “{channel.removeprefix(f'{name}_')}”"
     return channel.replace("_", " ")
+
+
+_WORDS = {
+    "alone": "what the model says of each tile alone:",
+    "occlusion": "what is lost without the tile:",
+    "integrated_gradients": "integrated gradients:",
+    "gradient_input": "gradient x input:",
+    "graphcam": "GraphCAM:",
+    "global": "contribution of the global stream to",
+    "local": "contribution of the local stream to",
+    "low": "contribution of the low magnification to",
+    "high": "contribution of the high magnification to",
+}
+"""Of the other channels with an answer in their names."""
+
+
+def _smoothing(heatmap: Heatmap, channel: str) -> str:
+    """What was done to the channel for the picture, which its kind tells after a comma."""
+    _, comma, told = heatmap.kinds.get(channel, "").partition(", ")
+    return comma + told
 
 
 def _prediction(heatmap: Heatmap) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_mil.heatmaps.colours import colouring
+from wsi_mil.heatmaps.colours import Limits, colouring
 from wsi_mil.heatmaps.heatmap import Heatmap
 from wsi_mil.heatmaps.mosaic import Mosaic, lay_mosaic
 
@@ -28,7 +28,7 @@ def heatmap_to_tiff(
     channel: str,
     *,
     scale: str = "rank",
-    limits: tuple[float, float] | None = None,
+    limits: Limits = None,
     px_per_tile: int = PX_PER_TILE,
 ) -> bytes:
     """One channel in colours, grey where there is no tile.

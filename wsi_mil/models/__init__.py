@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from wsi_mil.models.aggregator import Clinical as Clinical
     from wsi_mil.models.aggregator import Padded as Padded
     from wsi_mil.models.aggregator import Pooled as Pooled
+    from wsi_mil.models.attribution import Attribution as Attribution
+    from wsi_mil.models.attribution import attribute as attribute
+    from wsi_mil.models.attribution import can as can
     from wsi_mil.models.clam import CLAM as CLAM
     from wsi_mil.models.cral import CRAL as CRAL
     from wsi_mil.models.dsmil import DSMIL as DSMIL
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 _FILES = {
     "ABMIL": "abmil",
     "Aggregator": "aggregator",
+    "Attribution": "attribution",
     "BagStatistics": "stats",
     "CLAM": "clam",
     "CRAL": "cral",
@@ -71,7 +75,9 @@ _FILES = {
     "SMILE": "smile",
     "SoftAttention": "soft_attention",
     "TransMIL": "transmil",
+    "attribute": "attribution",
     "build_model": "mil",
+    "can": "attribution",
     "replace_factor": "persam",
 }
 __all__ = sorted(_FILES)  # pyright: ignore[reportUnsupportedDunderAll]

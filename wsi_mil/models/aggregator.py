@@ -72,8 +72,14 @@ class Aggregator(nn.Module, ABC):
     """Time and memory in the number of tiles N."""
     recipe: Mapping[str, float] = {}
     """Settings of training (lr, batch_bags) that the method needs where a study sets none; found on planted bags."""
+    faster: Mapping[str, float] = {}
+    """Parts (names of submodules) that learn with a multiple of the learning rate."""
     breaks: Mapping[str, str] = {}
     """Properties of the contract that the method breaks on purpose, each with the reason."""
+
+    tile_maps: Mapping[str, Literal["attention", "contribution", "tile logit"]] = {}
+    """What `aux` has for each tile besides, in evaluation mode, and what its numbers are: shape [tile, out], or [tile,
+    1]. Contributions are parts of those that the method gives."""
 
     losses: Mapping[str, float] = {}
     """Terms of the training loss by their name in `training/auxiliary.py`, with their weights; "bag" is the task's own

@@ -24,6 +24,7 @@ class DSMIL(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = True
+    tile_maps = {"tile_logits": "tile logit"}
     use = "to compare; one tile decides, never for ordered grades"
     paper = "Li, Li, Eliceiri: Dual-stream Multiple Instance Learning Network, CVPR 2021"
     cost = "time O(N dim hidden), memory O(N hidden)"

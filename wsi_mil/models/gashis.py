@@ -12,6 +12,7 @@ from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.graph import SquareConvolution, squares
 from wsi_mil.models.layers import Projection, segment_softmax, segment_sum, segments
+from wsi_mil.models.transformer import rolled
 
 
 class GasHis(Aggregator):
@@ -32,6 +33,7 @@ class GasHis(Aggregator):
     use = "small bags: full attention beside convolutions over the grid"
     paper = "Chen et al.: GasHis-Transformer, Pattern Recognition 2022"
     cost = "time O(N^2 hidden), memory O(N^2 heads), so up to some 10,000 tiles"
+    tile_maps = {"global": "contribution", "local": "contribution"}
     breaks = {"linear": "each two tiles of a bag have a weight that hangs on their places: N x N"}
 
     def __init__(
@@ -79,14 +81,33 @@ class GasHis(Aggregator):
         even = segment_softmax(torch.zeros_like(both[:, :1]), parts)  #                   tile 1: 1/N
         mean = segment_sum(both * even.to(both.dtype), parts)  #                          bag 2*hidden
         scores = functional.linear(both, self.head.weight)  #                             tile out
+        aux = {}
+        if not self.training:  # each stream's part of the contributions
+            streams = zip(both.chunk(2, dim=1), self.head.weight.chunk(2, dim=1), strict=True)
+            wide_part, near_part = (functional.linear(part, weight) * even for part, weight in streams)
+            aux = {"global": wide_part, "local": near_part}
         return Pooled(
             embedding=mean[:, None].expand(-1, len(self.queries), -1),
             scores=scores,
             attention=None,
             logits=self.head(self.dropout(mean)),
             contributions=None if self.training else scores * even,
-            aux={},
+            aux=aux,
         )
+
+    def rollout(
+        self,
+        features: Float[Tensor, "tile dim"],
+        cells: Int64[Tensor, "tile 2"],
+        clinical: Clinical | None = None,
+    ) -> Float[Tensor, "tile 1"]:
+        """Of the global stream, whose tiles the logit reads evenly; of one bag. Sums to 1."""
+        tiles, flow = self.projection(features), None
+        for layer in self.wide:
+            assert isinstance(layer, _GlobalLayer)
+            flow, tiles = rolled(flow, layer.attention(layer.norm_mixing(tiles), cells)), layer(tiles, cells)
+        assert flow is not None  # there is one layer at least
+        return flow.mean(dim=0)[:, None]
 
 
 class _GlobalLayer(nn.Module):
@@ -106,11 +127,15 @@ class _GlobalLayer(nn.Module):
     def forward(self, tiles: Tensor, cells: Tensor) -> Tensor:
         known = self.norm_mixing(tiles)
         value = self.value(known).unflatten(1, (self.heads, -1)).transpose(0, 1)  #       head tile part
-        likeness = self.likeness(known, cells)  #                                         head tile tile
-        attention = likeness.to(torch.promote_types(likeness.dtype, torch.float32)).softmax(dim=-1)
+        attention = self.attention(known, cells)  #                                       head tile tile
         tiles = tiles + self.outward((attention.to(value.dtype) @ value).transpose(0, 1).flatten(1))
         mixed: Tensor = tiles + self.mlp(self.norm_mlp(tiles))
         return mixed
+
+    def attention(self, known: Tensor, cells: Tensor) -> Tensor:
+        """How much each tile looks at each other one, for each head."""
+        likeness = self.likeness(known, cells)
+        return likeness.to(torch.promote_types(likeness.dtype, torch.float32)).softmax(dim=-1)
 
     def likeness(self, known: Tensor, cells: Tensor) -> Tensor:
         """(q_i k_j + q_i r_across + q_i r_down) / sqrt(part), for each head."""

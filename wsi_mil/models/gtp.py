@@ -10,8 +10,8 @@ from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.dropout import Dropout
 from wsi_mil.models.graph import cut_losses, neighbour_edges, neighbour_sum
-from wsi_mil.models.layers import TileNorm, segments
-from wsi_mil.models.transformer import Block
+from wsi_mil.models.layers import Segments, TileNorm, segments
+from wsi_mil.models.transformer import Block, rolled
 
 
 class GTP(Aggregator):
@@ -77,15 +77,7 @@ class GTP(Aggregator):
         """Cluster the graph of each bag and read the clusters."""
         parts = segments(offsets, device=features.device)
         edges = neighbour_edges(cells.to(features.device), parts)
-        nodes = self.graph(features)  #                                                   tile hidden
-        nodes = self.dropout(self.norm(nodes + neighbour_sum(nodes, edges)).relu())
-        clusters = self.assign(nodes)
-        shares = clusters.to(torch.promote_types(clusters.dtype, torch.float32)).softmax(dim=1)  # tile cluster
-        tokens = []
-        for share, part in zip(torch.split(shares, parts.lengths), torch.split(nodes, parts.lengths), strict=True):
-            sums = share.T @ part.to(share.dtype)
-            tokens.append(sums / share.sum(0)[:, None] if self.mean_tokens else sums)
-        whole = torch.stack(tokens).to(nodes.dtype)  #                                    bag cluster hidden
+        shares, whole = self._clustered(features, edges, parts)
         read, _ = self._read(whole)
         cut, uneven = cut_losses(shares, edges, parts)
         scores = shares.new_zeros(len(features), len(self.queries))
@@ -101,6 +93,33 @@ class GTP(Aggregator):
             contributions=None,
             aux={"min_cut": cut, "orthogonality": uneven},
         )
+
+    def rollout(
+        self,
+        features: Float[Tensor, "tile dim"],
+        cells: Int64[Tensor, "tile 2"],
+        clinical: Clinical | None = None,
+    ) -> Float[Tensor, "tile 1"]:
+        """Of the class token over the clusters, dealt to the tiles by their part in each; of one bag."""
+        parts = segments(torch.tensor([0, len(features)]), device=features.device)
+        shares, tokens = self._clustered(features, neighbour_edges(cells.to(features.device), parts), parts)
+        flow: Tensor | None = None
+        for attention in self._read(tokens)[1]:
+            flow = rolled(flow, attention[0])
+        assert flow is not None  # there is one block at least
+        return (shares / shares.sum(0)) @ flow[0, 1:, None].to(shares.dtype)
+
+    def _clustered(self, features: Tensor, edges: Tensor, parts: Segments) -> tuple[Tensor, Tensor]:
+        """Each tile's share in each cluster [tile cluster], and the clusters as tokens [bag cluster hidden]."""
+        nodes = self.graph(features)  #                                                   tile hidden
+        nodes = self.dropout(self.norm(nodes + neighbour_sum(nodes, edges)).relu())
+        clusters = self.assign(nodes)
+        shares = clusters.to(torch.promote_types(clusters.dtype, torch.float32)).softmax(dim=1)
+        tokens = []
+        for share, part in zip(torch.split(shares, parts.lengths), torch.split(nodes, parts.lengths), strict=True):
+            sums = share.T @ part.to(share.dtype)
+            tokens.append(sums / share.sum(0)[:, None] if self.mean_tokens else sums)
+        return shares, torch.stack(tokens).to(nodes.dtype)
 
     def _read(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The class token after all blocks, and the attention of each block."""

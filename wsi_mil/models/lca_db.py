@@ -37,6 +37,7 @@ class LCADB(Aggregator):
     exact_contributions = True
     spatial = True
     own_logits = True
+    tile_maps = {"low": "contribution", "high": "contribution"}
     use = "what shows at two magnifications: `tile.mpp` with two scales"
     paper = "Wang et al.: LCA-DB, lesion classification with a dual branch and cross-attention guided losses, 2024"
     cost = "time O(N dim hidden + N log N), memory O(N hidden)"
@@ -92,15 +93,17 @@ class LCADB(Aggregator):
         attention = torch.cat(cut, dim=1)[within.bag] * spread
         scores = (torch.cat(even, dim=1)[within.bag] * spread).clamp_min(torch.finfo(spread.dtype).tiny).log()
         spoken = functional.linear(low, self.head.weight)[within.bag], functional.linear(tiles, self.head.weight)
-        contributions = attention[:, :1] * spoken[0] + attention[:, 1:] * spoken[1]
+        by_scale = attention[:, :1] * spoken[0], attention[:, 1:] * spoken[1]
         back = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
         return Pooled(
             embedding=embedding,
             scores=scores[back],
             attention=attention[back],
             logits=self.head(embedding.sum(dim=1)),
-            contributions=contributions[back],
+            contributions=(by_scale[0] + by_scale[1])[back],
             aux={
+                "low": by_scale[0][back],
+                "high": by_scale[1][back],
                 "region_logits": torch.stack([seen["low"], seen["high"]]),
                 "region_weights": torch.stack(cut)[:, :, 0],
                 "region_bag": bags.bag,

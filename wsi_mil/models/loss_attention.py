@@ -24,6 +24,7 @@ class LossAttention(Aggregator):
     exact_contributions = True
     spatial = False
     own_logits = True
+    tile_maps = {"tile_logits": "tile logit"}
     use = "one class a slide, small cohorts, a few tiles show it"
     paper = "Shi, Xing, Xie, Zhang, Yang: Loss-based Attention for Deep Multiple Instance Learning, AAAI 2020"
     cost = "time O(N dim hidden), memory O(N hidden)"

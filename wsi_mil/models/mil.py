@@ -103,7 +103,7 @@ class MIL(Aggregator):
         super().__init__()
         self.spec = spec
         self.aggregator = aggregator
-        for name in (*_TOLD, "breaks", "losses", "recipe", "queries"):
+        for name in (*_TOLD, "breaks", "losses", "recipe", "faster", "queries", "tile_maps"):
             setattr(self, name, getattr(aggregator, name))
         self.embedding_dim, self.query_per_class = aggregator.embedding_dim, aggregator.query_per_class
         self.register_buffer("feature_mean", torch.zeros(spec.dim))
@@ -133,7 +133,7 @@ class MIL(Aggregator):
         self.feature_scale.copy_(scale)
         self.feature_limit.fill_(LIMIT)
 
-    def _standardised(self, features: Float[Tensor, "tile dim"]) -> Float[Tensor, "tile dim"]:
+    def standardised(self, features: Float[Tensor, "tile dim"]) -> Float[Tensor, "tile dim"]:
         """(features - mean) / scale, cut at the limit, in float32.
 
         On a CPU in blocks that stay in its cache: with 1,024 numbers a tile each pass through memory costs as much as
@@ -162,7 +162,7 @@ class MIL(Aggregator):
     ) -> Pooled:
         """Read bags up to their logits."""
         own = clinical if self.fusion is None else None  # a fused record is not the method's to read
-        pooled = self.aggregator.pool(self._standardised(features), cells, offsets, own)
+        pooled = self.aggregator.pool(self.standardised(features), cells, offsets, own)
         if self.head is None:
             return pooled if self.fusion is None else self._fused_logits(pooled, offsets, clinical)
         embedding, scale = (pooled.embedding, None) if self.fusion is None else self.fusion(pooled.embedding, clinical)
@@ -179,10 +179,13 @@ class MIL(Aggregator):
         """Logits of a method that makes its own, changed by the record, and what its tiles add to them."""
         assert self.fusion is not None
         logits, scale = self.fusion(pooled.logits, clinical)
+        parts = {name for name, kind in self.tile_maps.items() if kind == "contribution"} & set(pooled.aux)
         if pooled.contributions is None or scale is None:
-            return pooled._replace(logits=logits, contributions=None)
+            aux = {name: value for name, value in pooled.aux.items() if name not in parts}
+            return pooled._replace(logits=logits, contributions=None, aux=aux)
         scale = scale.repeat_interleave(offsets.diff().to(scale.device), dim=0)
-        return pooled._replace(logits=logits, contributions=pooled.contributions * scale)
+        aux = pooled.aux | {name: pooled.aux[name] * scale for name in parts}
+        return pooled._replace(logits=logits, contributions=pooled.contributions * scale, aux=aux)
 
 
 def build_model(

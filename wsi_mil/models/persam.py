@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
 from wsi_mil.models.layers import Projection, Segments, segment_softmax, segments, weighted_sum
 from wsi_mil.models.record import RecordTokens
-from wsi_mil.models.transformer import MaskedBlock
+from wsi_mil.models.transformer import MaskedBlock, rolled
 
 _FLOOR = 1e-6
 """Least exploratory attention: its logarithm stays finite."""
@@ -42,6 +43,7 @@ class PersAM(Aggregator):
     use = "small bags with a clinical record that should direct the look"
     paper = "Takagi et al.: Transformer-based personalized attention mechanism (PersAM), J Pathol Inform 2023"
     cost = "time O(N^2 hidden), so up to some 10,000 tiles; memory O(N hidden)"
+    tile_maps = {"classwise": "attention", "exploratory": "attention", "explanatory": "attention"}
     breaks = {"duplication": "classes and factors are voices among those of the tiles, and their number counts"}
 
     def __init__(
@@ -109,6 +111,32 @@ class PersAM(Aggregator):
             },
         )
 
+    def rollout(
+        self,
+        features: Float[Tensor, "tile dim"],
+        cells: Int64[Tensor, "tile 2"],
+        clinical: Clinical | None = None,
+    ) -> Float[Tensor, "tile out"]:
+        """For each class, from the tiles as it weighs them through all layers; classes and factors take a part.
+
+        Of one bag. A record in which all is missing is no record.
+        """
+        parts = segments(torch.tensor([0, len(features)]), device=features.device)
+        tiles = self.projection(features)
+        _, likeness, psi, _ = self._read(tiles, clinical, parts)
+        weights = (likeness + psi.log()).softmax(dim=0)  #                                tile out
+        tokens, flow = torch.cat([tiles, self.classes.to(tiles.dtype)])[None], None
+        tokens, flow = _flow(self.alone, tokens, flow)
+        record = None if clinical is None else self._tokens(clinical, 1)
+        if record is not None and bool(record[1].any()):
+            more = record[0].shape[1]
+            tokens = torch.cat([tokens, record[0].to(tokens.dtype)], dim=1)
+            # a factor has seen nothing but itself before
+            flow = functional.pad(flow, (0, more, 0, more))
+            flow[-more:, -more:].fill_diagonal_(1.0)
+        _, flow = _flow(self.joint, tokens, flow)
+        return (weights.T @ flow[: len(tiles), : len(tiles)]).T
+
     def _read(self, tiles: Tensor, clinical: Clinical | None, parts: Segments) -> tuple[Tensor, ...]:
         """Tiles as pooled, their likeness to each class, psi of each tile, and phi of each bag.
 
@@ -168,6 +196,16 @@ class _Record(RecordTokens):
         relevant = (self.class_query(classes) @ self.class_key(factors).mT / scale).sigmoid()
         share = (known / known.sum(dim=1, keepdim=True)).to(look.dtype)[:, :, None]  #    bag factor 1
         return (look @ share).clamp_min(_FLOOR), (relevant @ share)[:, :, 0]
+
+
+def _flow(blocks: nn.ModuleList, tokens: Tensor, flow: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Tokens after some blocks, and the rollout up to there."""
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    for block in blocks:
+        assert isinstance(block, MaskedBlock)
+        flow, tokens = rolled(flow, block.attention(tokens)[0]), block(tokens, mask)
+    assert flow is not None  # there is one block at least
+    return tokens, flow
 
 
 def _through(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:

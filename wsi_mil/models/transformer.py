@@ -96,3 +96,20 @@ class MaskedBlock(nn.Module):
         tokens = tokens + self.outward(answer.transpose(1, 2).flatten(2))
         mixed: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
         return mixed
+
+    def attention(self, tokens: Float[Tensor, "set slot hidden"]) -> Float[Tensor, "set head slot slot"]:
+        """How much each slot looks at each other one, written out, where all slots are read and nothing else is."""
+        known = self.norm_mixing(tokens)
+        query, key = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query(known), self.key(known))
+        )
+        return (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)
+
+
+def rolled(
+    before: Float[Tensor, "token token"] | None, attention: Float[Tensor, "head token token"]
+) -> Float[Tensor, "token token"]:
+    """Rollout through one layer more: (mean over heads of A + I) / 2, times what came before (Abnar, Zuidema 2020)."""
+    one = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
+    step = (attention.mean(dim=0) + one) / 2
+    return step if before is None else step @ before

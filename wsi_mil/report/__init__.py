@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.report.answer import answer_figure as answer_figure
     from wsi_mil.report.figures import Curve as Curve
+    from wsi_mil.report.figures import bar_figure as bar_figure
     from wsi_mil.report.figures import confusion_figure as confusion_figure
     from wsi_mil.report.figures import curve_figure as curve_figure
     from wsi_mil.report.figures import history_figure as history_figure
     from wsi_mil.report.figures import interval_figure as interval_figure
     from wsi_mil.report.figures import score_figure as score_figure
+    from wsi_mil.report.flow import Step as Step
+    from wsi_mil.report.flow import flow_figure as flow_figure
+    from wsi_mil.report.html import Cell as Cell
     from wsi_mil.report.html import Figure as Figure
     from wsi_mil.report.html import Headline as Headline
+    from wsi_mil.report.html import Link as Link
     from wsi_mil.report.html import Part as Part
     from wsi_mil.report.html import Picture as Picture
     from wsi_mil.report.html import TableView as TableView
@@ -25,7 +31,9 @@ if TYPE_CHECKING:
     from wsi_mil.report.reliability import reliability_figure as reliability_figure
 
 _PLACES = {
+    "answer_figure": "answer",
     "Curve": "figures",
+    "bar_figure": "figures",
     "confusion_figure": "figures",
     "curve_figure": "figures",
     "history_figure": "figures",
@@ -33,8 +41,12 @@ _PLACES = {
     "score_figure": "figures",
     "scatter_figure": "outcomes",
     "survival_figure": "outcomes",
+    "Step": "flow",
+    "flow_figure": "flow",
+    "Cell": "html",
     "Figure": "html",
     "Headline": "html",
+    "Link": "html",
     "Part": "html",
     "Picture": "html",
     "TableView": "html",

@@ -17,6 +17,10 @@ INK, MUTED, GRID = "#1d2433", "#6b7280", "#e5e7eb"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
+DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Beside the colours, for readers and printers without them."""
+
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -61,7 +65,8 @@ def curve_figure(
             colour = COLOURS[number % len(COLOURS)]
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, label=curve.name)
+            dash = DASHES[number % len(DASHES)]
+            axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, linestyle=dash, label=curve.name)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y, title=title)
         axes.set_aspect("equal")
         axes.legend(loc="lower right" if diagonal else "lower left", frameon=False, fontsize=8)
@@ -108,6 +113,22 @@ def interval_figure(rows: Mapping[str, tuple[float, float, float]], *, title: st
         return drawn(figure, title)
 
 
+def bar_figure(values: Mapping[str, float], *, title: str) -> str:
+    """A bar and its number a row."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(5.2, 0.6 + 0.27 * len(values))
+        bars = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0], height=0.62)
+        axes.bar_label(bars, [f"{value:.2g}" if value < 100 else f"{value:,.0f}" for value in values.values()],
+                       padding=4, fontsize=8)  # fmt: skip
+        axes.set_yticks(range(len(values)), list(values))
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlim(0, 1.15 * max([*values.values(), 1e-9]))
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(axis="x", length=0, labelbottom=False)
+        axes.set(title=title)
+        return drawn(figure, title)
+
+
 def score_figure(
     scores: Float[np.ndarray, "slide"], labels: Sequence[str], classes: Sequence[str], *, title: str, x: str
 ) -> str:
@@ -117,7 +138,8 @@ def score_figure(
         scatter = np.random.default_rng(0).uniform(-0.22, 0.22, len(scores))
         for number, name in enumerate(classes):
             here = np.array([label == name for label in labels], dtype=bool)
-            axes.scatter(scores[here], number + scatter[here], s=18, alpha=0.7, color=COLOURS[number % 6], linewidths=0)
+            look = {"color": COLOURS[number % 6], "marker": MARKERS[number % 6]}
+            axes.scatter(scores[here], number + scatter[here], s=18, alpha=0.7, linewidths=0, **look)
         axes.set_yticks(range(len(classes)), list(classes))
         axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel=x, title=title)
         axes.grid(axis="x", color=GRID)
@@ -138,8 +160,9 @@ def history_figure(histories: Mapping[str, Mapping[str, Sequence[float]]], *, ch
                 label = {"fit_loss": "fit", "select_loss": "select"}[part] if part not in labelled else None
                 labelled.add(part)
                 axes.plot(
-                    np.arange(1, len(values) + 1), values, color=COLOURS[number], linewidth=1, alpha=0.6, label=label
-                )
+                    np.arange(1, len(values) + 1), values, DASHES[number], color=COLOURS[number], linewidth=1,
+                    alpha=0.7, label=label,
+                )  # fmt: skip
                 if part == "select_loss" and name in chosen:
                     epoch = chosen[name]
                     axes.plot([epoch], [values[epoch - 1]], "o", color=COLOURS[number], markersize=4)

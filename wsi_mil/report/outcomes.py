@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 
-from wsi_mil.report.figures import COLOURS, GRID, MUTED, STYLE, drawn, new_figure
+from wsi_mil.report.figures import COLOURS, DASHES, GRID, MUTED, STYLE, drawn, new_figure
 
 Steps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
 """Times, survival, its lower and upper bound, and the number of cases."""
@@ -36,7 +36,8 @@ def survival_figure(groups: Mapping[str, Steps], *, title: str, time: str, note:
         for number, (name, (times, survival, low, high, count)) in enumerate(groups.items()):
             colour = COLOURS[number % len(COLOURS)]
             axes.fill_between(times, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
-            axes.step(times, survival, where="post", color=colour, linewidth=1.8, label=f"{name} (n = {count})")
+            look = {"color": colour, "linewidth": 1.8, "linestyle": DASHES[number % len(DASHES)]}
+            axes.step(times, survival, where="post", label=f"{name} (n = {count})", **look)
         axes.set(xlabel=time, ylabel="share free of the event", ylim=(0, 1.02), title=title)
         axes.set_xlim(left=0)
         axes.legend(loc="lower left", frameon=False, fontsize=8, title=note or None, title_fontsize=8)

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 
-from wsi_mil.report.figures import COLOURS, GRID, MUTED, STYLE, Curve, drawn, new_figure
+from wsi_mil.report.figures import COLOURS, DASHES, GRID, MARKERS, MUTED, STYLE, Curve, drawn, new_figure
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ def reliability_figure(lines: Sequence[Bins], *, title: str, thresholds: Sequenc
             colour = COLOURS[number % len(COLOURS)]
             bars = np.maximum(np.stack([line.came - line.low, line.high - line.came]), 0)
             axes.errorbar(line.said, line.came, yerr=bars, color=colour, elinewidth=0.8, alpha=0.8, linewidth=1.4,
-                          marker="o", markersize=4, label=line.name)  # fmt: skip
+                          linestyle=DASHES[number % len(DASHES)], marker=MARKERS[number % len(MARKERS)], markersize=4,
+                          label=line.name)  # fmt: skip
         for number, threshold in enumerate(thresholds):
             label = "threshold" if number == 0 else None
             axes.axvline(threshold, color=GRID, linewidth=1, zorder=0, label=label)
@@ -55,7 +56,8 @@ def benefit_figure(curves: Sequence[Curve], *, call_all: Curve, title: str) -> s
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
                 top = max(top, float(np.max(curve.high)))
-            axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, label=curve.name)
+            dash = DASHES[number % len(DASHES)]
+            axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, linestyle=dash, label=curve.name)
         axes.set(xlim=(0, 1), ylim=(-0.25 * top, 1.08 * top), xlabel="threshold of risk", ylabel="net benefit a case")
         axes.set(title=title)
         axes.grid(color=GRID)

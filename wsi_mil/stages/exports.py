@@ -9,6 +9,7 @@ from typing import Literal
 
 from wsi_mil.heatmaps import (
     Heatmap,
+    Limits,
     heatmap_to_contours,
     heatmap_to_csv,
     heatmap_to_deepzoom,
@@ -42,6 +43,10 @@ class Wanted:
     channel: str
     """Of the picture, the contours, and the pyramids in colours; all other files have every channel."""
     scale: str
+    limits: Limits
+    """What several slides share of the scale; None where each slide has its own."""
+    drawn: Heatmap
+    """The heatmap as it is drawn, smoothed or not; numbers are those of the heatmap itself."""
     px_per_tile: int
     top_shares: tuple[float, ...]
     picture: Callable[[], bytes]
@@ -52,11 +57,12 @@ def export_files(heatmap: Heatmap, names: tuple[Export, ...], wanted: Wanted) ->
     """The bytes of every file that was asked for, by its place in the slide's folder."""
     stem, files = heatmap.slide.id, {}
     channel, scale, px = wanted.channel, wanted.scale, wanted.px_per_tile
+    drawn, limits = wanted.drawn, wanted.limits
     single: dict[str, tuple[str, Callable[[], bytes]]] = {
         "png": (".png", wanted.picture),
         "geojson": (".geojson", lambda: heatmap_to_geojson(heatmap).encode()),
-        "contours": (".contours.geojson", lambda: _contours(heatmap, wanted)),
-        "tiff": (".tiff", lambda: heatmap_to_tiff(heatmap, channel, scale=scale, px_per_tile=px)),
+        "contours": (".contours.geojson", lambda: _contours(wanted)),
+        "tiff": (".tiff", lambda: heatmap_to_tiff(drawn, channel, scale=scale, limits=limits, px_per_tile=px)),
         "ome_tiff": (".ome.tiff", lambda: heatmap_to_ome_tiff(heatmap, px_per_tile=px)),
         "csv": (".csv", lambda: heatmap_to_csv(heatmap)),
         "parquet": (".parquet", lambda: heatmap_to_parquet(heatmap)),
@@ -72,7 +78,9 @@ def export_files(heatmap: Heatmap, names: tuple[Export, ...], wanted: Wanted) ->
             files[PurePosixPath(stem + suffix)] = make()
         else:
             name_of_files, kind = pyramids[name]
-            files |= heatmap_to_deepzoom(heatmap, channel, name=name_of_files, kind=kind, scale=scale, px_per_tile=px)
+            files |= heatmap_to_deepzoom(
+                drawn, channel, name=name_of_files, kind=kind, scale=scale, limits=limits, px_per_tile=px
+            )
     return files
 
 
@@ -84,6 +92,6 @@ def write_exports(files: dict[PurePosixPath, bytes], folder: Path) -> None:
         path.write_bytes(data)
 
 
-def _contours(heatmap: Heatmap, wanted: Wanted) -> bytes:
-    thresholds = top_thresholds(heatmap, wanted.channel, wanted.top_shares)
-    return heatmap_to_contours(heatmap, wanted.channel, thresholds).encode()
+def _contours(wanted: Wanted) -> bytes:
+    thresholds = top_thresholds(wanted.drawn, wanted.channel, wanted.top_shares)
+    return heatmap_to_contours(wanted.drawn, wanted.channel, thresholds).encode()

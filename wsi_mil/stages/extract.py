@@ -118,7 +118,8 @@ class Extract(Stage):
             with writer:
                 hands = self.hands(encoder, work)
                 # `hands` batches are still being encoded when the next is asked for.
-                batches = read_tiles(slide, grid, batch_size=runtime.batch_tiles, threads=runtime.readers, reuse=hands)
+                batch = runtime.batch_tiles or _batch_tiles(encoder)
+                batches = read_tiles(slide, grid, batch_size=batch, threads=runtime.readers, reuse=hands)
                 for done in encode_batches(clock.waits(batches), encoder, writer, rows, stain, clock, hands=hands):
                     tick(done, len(grid))
                 facts = self._judge(writer, rows.per_tile)
@@ -148,8 +149,8 @@ class Extract(Stage):
         }
 
     def hands(self, encoder: encoders.Encoder, work: Work) -> int:
-        """How many batches are encoded at a time: one a core on a CPU, one on a GPU."""
-        return (work.study.runtime.threads or cores()) if encoder.device.type == "cpu" else 1
+        """How many batches are under way at a time: one a core on a CPU, two on a GPU (one computes, one is copied)."""
+        return (work.study.runtime.threads or cores()) if encoder.device.type == "cpu" else encoders.HANDS
 
     def load_encoder(self, work: Work) -> encoders.Encoder:
         """The encoder, loaded once a process."""
@@ -219,6 +220,12 @@ def _in_order(
     finally:
         for future in waiting:
             future.cancel()
+
+
+@lru_cache(maxsize=1)
+def _batch_tiles(encoder: encoders.Encoder) -> int:
+    """Tried out once a process."""
+    return encoders.choose_batch_tiles(encoder)
 
 
 @lru_cache(maxsize=1)

@@ -72,15 +72,18 @@ class _Worst:
         pictures = []
         for name, tiles in self._tiles.items():
             chosen = sorted(tiles, reverse=True)[:count]
-            sheet = _sheet([(slide, x, y) for _, slide, x, y in chosen], work)
+            sheet = _sheet([(slide, x, y) for _, slide, x, y in chosen], work, columns=count)
             if sheet is not None:
                 slides = ", ".join(dict.fromkeys(slide for _, slide, _, _ in chosen))
                 pictures.append(Picture(sheet, f"{name}: the worst tiles, at most {TILES_A_SLIDE} a slide ({slides})"))
         return pictures
 
 
-def _sheet(tiles: Sequence[tuple[str, int, int]], work: Work) -> bytes | None:
-    """Tiles side by side as JPEG; None where there is none that can be read."""
+def _sheet(tiles: Sequence[tuple[str, int, int]], work: Work, *, columns: int) -> bytes | None:
+    """Tiles side by side as JPEG, as wide as `columns` of them, so that all sheets show them at one size.
+
+    None where there is none that can be read.
+    """
     from PIL import Image
 
     items = {item.name: item for item in work.slide_items()}
@@ -94,7 +97,7 @@ def _sheet(tiles: Sequence[tuple[str, int, int]], work: Work) -> bytes | None:
         read.append(Image.fromarray(pixels).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS))
     if not read:
         return None
-    sheet = Image.new("RGB", (len(read) * (TILE_PX + GAP_PX) - GAP_PX, TILE_PX), "white")
+    sheet = Image.new("RGB", (columns * (TILE_PX + GAP_PX) - GAP_PX, TILE_PX), "white")
     for column, picture in enumerate(read):
         sheet.paste(picture, (column * (TILE_PX + GAP_PX), 0))
     out = io.BytesIO()

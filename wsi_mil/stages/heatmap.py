@@ -8,13 +8,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from wsi_mil import files, tasks, training
 from wsi_mil.bags import Bag, BagHeader
 from wsi_mil.errors import EmptyItem, StageError
-from wsi_mil.heatmaps import Heatmap, heatmap_to_hdf5, overlay
+from wsi_mil.heatmaps import Heatmap, Limits, Shared, heatmap_to_hdf5, overlay, smoothed
 from wsi_mil.stages import ledger
+from wsi_mil.stages.explained import SIGNED, Explained, Method, explain
 from wsi_mil.stages.exports import Export, Wanted, export_files, write_exports
 from wsi_mil.stages.features import digests_of, header_of
 from wsi_mil.stages.stage import Item, Stage, Tick
@@ -22,9 +24,9 @@ from wsi_mil.stages.train import model_label
 from wsi_mil.stages.trained import (
     Answer,
     TrainedModel,
-    answer,
     hashes,
     load,
+    question,
     read_checked_bag,
     read_predictions,
     speakers,
@@ -42,9 +44,13 @@ class HeatmapStage(Stage):
 
     name: ClassVar[str] = "heatmap"
 
-    channel: Literal["contribution", "attention"] = "contribution"
-    """What the picture shows. contribution: what each tile adds to the class, where the model tells it exactly;
-    attention: how much the model looked at it, which is no explanation."""
+    methods: tuple[Method, ...] = ("contribution", "attention", "alone")
+    """What is drawn of each tile; a method that the model has not is left out. contribution: what the tile adds, where
+    the model tells it exactly; attention: how much the model looked at it, which is no explanation; alone: the answer
+    on the tile as a bag of its own; occlusion: what is lost without it (as many passes as tiles);
+    integrated_gradients, gradient_input; rollout (gashis, gtp, mil_vt, persam); graphcam (gtp)."""
+    channel: Method = "contribution"
+    """Which of the methods the picture shows. Attention takes the place of contributions that a model has not."""
     of: str = ""
     """Answer that is shown (a class, or another column of the predictions without its p_); empty takes the positive of
     two classes, of more the predicted one, and of other questions what raises the number, the grade or the risk."""
@@ -54,6 +60,9 @@ class HeatmapStage(Stage):
     """How much the colours cover the slide."""
     picture_px: int = Field(default=1400, ge=128)
     """Longer side of the slide in the picture."""
+    smooth: float = Field(default=0.0, ge=0, le=20)
+    """How far pictures, pyramids in colours and contours are smoothed: the standard deviation of a Gaussian in tiles,
+    within each piece of tissue. Numbers are never smoothed."""
     export: tuple[Export, ...] = ("png", "geojson")
     """Files beside the raw scores (h5): png, geojson (tiles), contours (GeoJSON of the highest tiles), tiff (colours),
     ome_tiff (numbers), deepzoom, deepzoom_jpeg, csv, parquet, h5ad (needs the extra `anndata`)."""
@@ -61,6 +70,15 @@ class HeatmapStage(Stage):
     """Pixels of a tile's side in tiff and ome_tiff, and at least as many in deepzoom."""
     contours: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1,)
     """Shares of the tiles, the highest first, that a contour goes round: 0.1 is the highest tenth."""
+
+    @model_validator(mode="after")
+    def _shown_is_drawn(self) -> HeatmapStage:
+        if self.channel not in self.methods:
+            raise ValueError(
+                f"channel is {self.channel!r}, which is not among the methods ({', '.join(self.methods)}); name one "
+                "that is, or add it"
+            )
+        return self
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -96,20 +114,27 @@ class HeatmapStage(Stage):
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """One raw artefact a model, their mean rank where there are several, and the exports that were asked for."""
         bag, rows = read_checked_bag(item.name, work), self._rows(item, work)
-        maps, models = [], self._models(rows, item, work)
+        models, told = self._models(rows, item, work), []
         for model in models:
-            said = answer(model, bag, work)
-            self._check_same(said, rows[rows["model"] == model.name].iloc[0], item, model)
-            maps.append(_heatmap(bag, said, model.name))
-        shown = maps[0] if len(maps) == 1 else _mean_of(maps)
+            one = explain(question(model, bag, work), self.methods)
+            self._check_same(one.answer, rows[rows["model"] == model.name].iloc[0], item, model)
+            told.append(one)
+        maps = [_heatmap(bag, one, model.name) for one, model in zip(told, models, strict=True)]
+        whole = told[0].matrix() if len(told) == 1 else _mean_ranks([one.matrix() for one in told])
+        shown = maps[0] if len(maps) == 1 else _mean_of(maps, whole[told[0].here])
         draft.mkdir()
-        for one in maps if len(maps) > 1 else []:
-            (draft / f"{item.name}.{one.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(one))
+        for own in maps if len(maps) > 1 else []:
+            (draft / f"{item.name}.{own.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(own))
         (draft / f"{item.name}.h5").write_bytes(heatmap_to_hdf5(shown))
         channel = self._channel(shown, load(models[0], work).task)
-        scale = self._scale(shown, channel)
         wanted = Wanted(
-            channel, scale, self.px_per_tile, self.contours, lambda: self._picture(item, work, shown, channel, scale)
+            channel=channel,
+            scale=self.scale_of(shown, channel),
+            limits=_limits(shown, channel, whole),
+            drawn=smoothed(shown, channel, tiles=self.smooth),
+            px_per_tile=self.px_per_tile,
+            top_shares=self.contours,
+            picture=lambda: self.picture(item, work, wanted),
         )
         write_exports(export_files(shown, self.export, wanted), draft)
         return {"models": len(maps), "channel": channel, "tiles": len(shown.grid)}
@@ -140,24 +165,38 @@ class HeatmapStage(Stage):
         of = self.of or task.shown(np.array(list(shown.prediction.values())))
         if of not in classes:
             raise StageError(f"heatmap.of is {of!r}, which is no answer of the model: {', '.join(classes)}")
-        wanted = f"contribution_{of}"
-        if self.channel == "contribution" and wanted in shown.channels:
-            return wanted
-        return next(name for name in shown.channels if name.startswith("attention"))
+        own = [self.channel, *("attention" for _ in self.methods if self.channel == "contribution")]
+        for name in own:
+            found = [one for one in shown.channels if one in (name, f"{name}_{of}")]
+            found += [one for one in shown.channels if one.startswith(f"{name}_") and name in ("attention", "rollout")]
+            if found:
+                return found[0]
+        raise StageError(
+            f"heatmap.channel is {self.channel!r}, which {shown.model} has not; it has {', '.join(shown.channels)}"
+        )
 
-    def _scale(self, shown: Heatmap, channel: str) -> str:
+    def scale_of(self, shown: Heatmap, channel: str) -> str:
+        """The scale by its name; for "auto" what suits the kind of numbers."""
         if self.scale != "auto":
             return self.scale
-        several = shown.kinds.get(channel) == "mean rank"
-        return "range" if several else "signed" if channel.startswith("contribution") else "rank"
+        kind = shown.kinds.get(channel)
+        return "range" if kind == "mean rank" else "signed" if kind in SIGNED else "rank"
 
-    def _picture(self, item: Item, work: Work, shown: Heatmap, channel: str, scale: str) -> bytes:
+    def picture(self, item: Item, work: Work, wanted: Wanted) -> bytes:
+        """The PNG of a slide, for which it is read."""
         outline_path = ledger.require("tissue", item.name, work)
         outline = outline_from_geojson(outline_path.read_text(encoding="utf-8"), where=outline_path.name)
         with open_item(item) as slide:
             rgb, downsample = slide.overview(max_px=self.picture_px, patch=True)
         return overlay(
-            rgb, downsample, shown, channel, scale=scale, alpha=self.alpha, outline=outline if self._cut(work) else None
+            rgb,
+            downsample,
+            wanted.drawn,
+            wanted.channel,
+            scale=wanted.scale,
+            limits=wanted.limits,
+            alpha=self.alpha,
+            outline=outline if self._cut(work) else None,
         )
 
     def _cut(self, work: Work) -> bool:
@@ -174,35 +213,28 @@ def _check_drawable(item: Item, header: BagHeader) -> None:
         raise EmptyItem("there is no slide to draw on (cohort.slides is none)")
 
 
-def _heatmap(bag: Bag, said: Answer, model: str) -> Heatmap:
+def _heatmap(bag: Bag, told: Explained, model: str) -> Heatmap:
     """All that a model says of a bag's tiles, one column a channel; NaN where the tile could not be read."""
-    told = said.inference
-    single = len(told.queries) == 1
-    columns: dict[str, np.ndarray] = {}
-    kinds: dict[str, str] = {}
-    for number, query in enumerate(told.queries):
-        name = "attention_logit" if single else f"attention_logit_{query}"
-        columns[name], kinds[name] = told.scores[:, number], "raw score"
-        if told.attention is not None:
-            name = "attention" if single else f"attention_{query}"
-            columns[name], kinds[name] = told.attention[:, number], "attention"
-    if said.tiles is not None:
-        for number, answer_name in enumerate(said.names):
-            name = f"contribution_{answer_name}"
-            columns[name], kinds[name] = said.tiles[:, number], "contribution"
-    scores = np.full((len(bag.grid), len(columns)), np.nan, np.float32)
-    scores[bag.usable] = np.stack(list(columns.values()), axis=1).astype(np.float32)
+    scores = np.full((len(bag.grid), len(told.columns)), np.nan, np.float32)
+    scores[bag.usable] = told.matrix()[told.here]
+    said = told.answer
     prediction = {name: float(value) for name, value in zip(said.names, said.values, strict=True)}
-    return Heatmap(bag.slide, bag.grid, scores, tuple(columns), model=model, prediction=prediction, kinds=kinds)
+    return Heatmap(
+        bag.slide, bag.grid, scores, tuple(told.columns), model=model, prediction=prediction, kinds=told.kinds
+    )
 
 
-def _mean_of(maps: Sequence[Heatmap]) -> Heatmap:
-    """Several models' maps as one: the mean rank of each tile, since their raw scores share no scale."""
+def _mean_ranks(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Several models' channels as one: the mean rank of each tile, since their raw scores share no scale."""
+    columns = range(maps[0].shape[1])
+    return np.stack([training.mean_rank([one[:, column] for one in maps]) for column in columns], axis=1).astype("f4")
+
+
+def _mean_of(maps: Sequence[Heatmap], ranks: NDArray[np.float32]) -> Heatmap:
+    """The mean ranks as a map, with the mean prediction."""
     first = maps[0]
-    known = np.isfinite(first.scores).all(axis=1)
     scores = np.full_like(first.scores, np.nan)
-    for column in range(len(first.channels)):
-        scores[known, column] = training.mean_rank([one.scores[known, column] for one in maps])
+    scores[np.isfinite(first.scores).all(axis=1)] = ranks
     prediction = {name: float(np.mean([one.prediction[name] for one in maps])) for name in first.prediction}
     return Heatmap(
         first.slide,
@@ -213,3 +245,11 @@ def _mean_of(maps: Sequence[Heatmap]) -> Heatmap:
         prediction=prediction,
         kinds=dict.fromkeys(first.channels, "mean rank"),
     )
+
+
+def _limits(shown: Heatmap, channel: str, whole: NDArray[np.float32]) -> Limits:
+    """One scale for all slides of a patient that were read as one bag."""
+    known = int(np.isfinite(shown.scores).all(axis=1).sum())
+    if len(whole) == known:
+        return None
+    return Shared(whole[:, shown.channels.index(channel)], "this patient's slides")

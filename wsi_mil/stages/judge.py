@@ -72,8 +72,8 @@ def judge(
     own = predicted[predicted["part"] == "cross-validation"]
     judged = []
     for name, asked in work.study.task.questions.items():
-        answers = ANSWERS[asked.kind](asked, _names(name, work))
-        cases = _cases(name, answers, own, work)
+        answers = ANSWERS[asked.kind](asked, names_of(name, work))
+        cases = cases_of(name, answers, own, work)
         if cases is not None:
             judged.append(_judge(name, answers, cases, numbers, work, draws=draws))
     return judged, found
@@ -87,8 +87,8 @@ def measured(work: Work, slides: pd.DataFrame, *, draws: int) -> dict[str, tuple
     own = slides[(slides["status"] == "predicted") & (slides["part"] == "cross-validation")]
     found: dict[str, tuple[str, Mapping[str, Interval]]] = {}
     for name, asked in work.study.task.questions.items():
-        answers = ANSWERS[asked.kind](asked, _names(name, work))
-        cases = _cases(name, answers, own, work)
+        answers = ANSWERS[asked.kind](asked, names_of(name, work))
+        cases = cases_of(name, answers, own, work)
         if cases is not None:
             statistics = answers.measures(answers.truth(cases.cells), cases.answers)
             told = {one: bootstrap_statistic(value, cases.patients, draws=draws) for one, value in statistics.items()}
@@ -148,14 +148,14 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def _names(name: str, work: Work) -> list[str]:
+def names_of(name: str, work: Work) -> list[str]:
     """The answers of a question among those of the models."""
     task = speaking_task(work)
     parts = {part: one.names for part, one, _ in getattr(task, "parts", ())}
     return list(parts.get(name, task.names))
 
 
-def _cases(name: str, answers: Answers, slides: pd.DataFrame, work: Work) -> _Cases | None:
+def cases_of(name: str, answers: Answers, slides: pd.DataFrame, work: Work) -> _Cases | None:
     """The cases of one question: slides, or patients where all of a patient's slides are read as one."""
     asked, frame = answers.asked, work.cohort.frame
     columns = [f"p_{name}_{one}" if name else f"p_{one}" for one in answers.names]
@@ -179,12 +179,12 @@ def _judge(
     truth = answers.truth(cases.cells)
     measures = answers.measures(truth, cases.answers)
     intervals = {one: bootstrap_statistic(value, cases.patients, draws=draws) for one, value in measures.items()}
-    own, less = {}, {}
+    own, differences = {}, {}
     leading = measures[answers.leading]
     for baseline, told in _run_baselines(answers, truth, cases, numbers, work).items():
         other = answers.measures(truth, told)[answers.leading]
         own[baseline] = bootstrap_statistic(other, cases.patients, draws=draws)
-        less[baseline] = bootstrap_statistic(partial(_less, leading, other), cases.patients, draws=draws)
+        differences[baseline] = bootstrap_statistic(partial(less, leading, other), cases.patients, draws=draws)
     return Judged(
         name,
         answers,
@@ -193,12 +193,13 @@ def _judge(
         intervals,
         _by_patient(name, answers, cases, work, draws=draws),
         own,
-        less,
+        differences,
         answers.figures(truth, cases.answers, cases.patients),
     )
 
 
-def _less(first: Statistic, second: Statistic, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def less(first: Statistic, second: Statistic, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One statistic less another, on the same resamples."""
     return first(weights) - second(weights)
 
 

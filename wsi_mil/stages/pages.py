@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from wsi_mil.config import explain
 from wsi_mil.evaluation import LOWER_IS_BETTER, Interval, Localisation, confusion, pr_curve, roc_curve
 from wsi_mil.evaluation import Curve as BootstrapCurve
 from wsi_mil.report import (
@@ -178,13 +177,6 @@ def training(work: Work) -> Part:
                 chosen[item.name] = int(record["facts"]["epoch"])
     text = "The epoch is chosen by the loss on the select role; the test role is not handed to training at all."
     return Part("Training", text, figures=[Figure(history_figure(histories, chosen=chosen))])  # type: ignore[arg-type]
-
-
-def provenance(work: Work) -> Part:
-    """Configuration, versions, and how to make it again."""
-    versions = "\n".join(f"{name} {number}" for name, number in ledger.versions().items())
-    code = f"wsi-mil run STUDY.yaml --work WORK\n\n# versions\n{versions}\n\n# configuration\n{explain(work.study)}"
-    return Part("Configuration and versions", code=code, folded=True)
 
 
 def _text(interval: Interval) -> str:

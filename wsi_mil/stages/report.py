@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from wsi_mil import files
-from wsi_mil.config import StudyPath
+from wsi_mil.config import StudyPath, explain
 from wsi_mil.evaluation import Interval, Localisation
 from wsi_mil.report import Headline, Part, page
-from wsi_mil.stages import judge, ledger
+from wsi_mil.stages import believed, judge, ledger
 from wsi_mil.stages.evaluate import Evaluation, evaluate
 from wsi_mil.stages.judgement import Judgement, judge_study
+from wsi_mil.stages.making import STUDY_YAML
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.truth import Truth
 
@@ -45,6 +47,8 @@ class Report(Stage):
     """Heatmaps shown on the page."""
     tiles: int = Field(default=6, ge=0)
     """Highest and lowest tiles shown for each of a few slides."""
+    errors: int = Field(default=8, ge=0)
+    """Most confident errors shown with their heatmaps."""
     faults: int = Field(default=8, ge=0)
     """Tiles shown for each fault of quality."""
     thumbnails: int = Field(default=48, ge=0)
@@ -64,7 +68,7 @@ class Report(Stage):
         return [Item("study")]
 
     def output(self, item: Item, work: Work) -> Path:
-        """index.html; figures.json is put in its place before it."""
+        """index.html; figures.json and study.yaml are put in their places before it."""
         return self.folder(work) / "index.html"
 
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
@@ -78,13 +82,13 @@ class Report(Stage):
             for slide in work.slide_items():
                 record = ledger.read_record(stage, slide.name, work)
                 told.append(str(record and (record["outcome"], record["why"], record["inputs"])))
-        return [*told, str(self.truth and _changed(self.truth))]
+        return [*told, str(self.truth and _changed(self.truth)), believed.digest(work)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Evaluate, draw, and write the page."""
         told, judged, trusted, found, parts = self._judged(work)
         headlines = [*judge.headlines(judged), *self._headlines(told, found, work)]
-        parts += self._galleries(found, work)
+        parts = [*_in("Cohort", self._cohort(work)), *parts, *self._galleries(found, work)]
         label = ", ".join(work.study.task.columns)
         subtitle = f"{len(work.cohort)} slides of {work.cohort.frame['patient'].nunique()} patients" + (
             f", {label!r} by {work.study.model.name} on {work.study.extract.encoder} features" if label else ""
@@ -93,41 +97,47 @@ class Report(Stage):
         if predicted and predicted["facts"].get("warning"):
             subtitle += f". Note: {predicted['facts']['warning']}"
         draft.write_text(page(title=self.title, subtitle=subtitle, headlines=headlines, parts=parts), encoding="utf-8")
+        files.write_text(self.folder(work) / STUDY_YAML, explain(work.study))
         figures = _figures(told, found, headlines, judged, trusted)
         files.write_json(self.folder(work) / "figures.json", figures)
         return {"slides": len(work.cohort)}
 
     def _judged(self, work: Work) -> tuple[Evaluation | None, Sequence[Judged], Judgement | None, Maps, list[Part]]:
         """All numbers of the study, and the parts of the page that tell them."""
-        from wsi_mil.stages import judgement_pages, pages, rejection_page
+        from wsi_mil.stages import galleries, judgement_pages, pages, rejection_page
+        from wsi_mil.stages.rivals import rivals
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
+        others = [*rivals(work, draws=self.draws), *galleries.mistakes(work, self.errors)]
         if work.study.task.kind != "classification":
             judged, found = judge.judge(work, draws=self.draws, truth=truth)
-            return None, judged, None, found, judge.pages(judged)
+            return None, judged, None, found, _in("Results", [*judge.pages(judged), *others])
         told = evaluate(work, draws=self.draws, truth=truth)
         trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
         parts = [pages.performance(told), pages.baselines(told)] if told else []
-        parts += judgement_pages.parts_of(trusted, work, told.seeds if told else {})
-        parts += rejection_page.part(work)
-        return told, (), trusted, told.localisation if told else {}, parts
+        reliance = judgement_pages.parts_of(trusted, work, told.seeds if told else {})
+        reliance += rejection_page.part(work)
+        both = [*_in("Results", [*parts, *others]), *_in("Reliance", reliance)]
+        return told, (), trusted, told.localisation if told else {}, both
+
+    def _cohort(self, work: Work) -> list[Part]:
+        """The parts that say who takes part."""
+        from wsi_mil.stages import flow, galleries
+
+        return [flow.flow(work), *flow.dealt(work), galleries.cohort(work)]
 
     def _galleries(self, found: Maps, work: Work) -> list[Part]:
         """The parts that show slides, tiles, faults and how all was made."""
-        from wsi_mil.stages import galleries, pages
+        from wsi_mil.stages import contact, galleries, making, pages
         from wsi_mil.stages.faults import faults
 
-        return [
-            *([pages.localisation(found, work)] if found else []),
-            galleries.heatmaps(work, self.heatmaps),
-            *([galleries.tiles(work, self.tiles)] if self.tiles else []),
-            galleries.cases(work),
-            galleries.cohort(work),
-            galleries.quality(work, self.thumbnails),
-            faults(work, self.faults),
-            *([pages.training(work)] if work.study.predict.models is None else []),
-            pages.provenance(work),
-        ]
+        maps = [*([pages.localisation(found, work)] if found else []), *believed.parts(work)]
+        maps.append(galleries.heatmaps(work, self.heatmaps))
+        maps += [galleries.tiles(work, self.tiles)] if self.tiles else []
+        slides = [galleries.cases(work), contact.quality(work, self.thumbnails), faults(work, self.faults)]
+        made = [pages.training(work)] if work.study.predict.models is None else []
+        made += [*making.pace(work), making.provenance(work)]
+        return [*_in("Heatmaps", maps), *_in("Slides", slides), *_in("Making", made)]
 
     def _headlines(self, told: Evaluation | None, maps: Maps, work: Work) -> list[Headline]:
         found = []
@@ -143,6 +153,11 @@ class Report(Stage):
         tiles = sum(int(one["facts"].get("tiles", 0)) for one in records if one)
         found.append(Headline(f"{tiles:,}", "tiles", f"{sum(bool(one and one['facts']) for one in records)} bags"))
         return found
+
+
+def _in(chapter: str, parts: Sequence[Part]) -> list[Part]:
+    """The parts under a heading of the contents list."""
+    return [replace(part, chapter=chapter) for part in parts]
 
 
 def _headline(name: str, interval: Interval, note: str) -> Headline:

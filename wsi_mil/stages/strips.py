@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +13,16 @@ from wsi_mil.heatmaps import heatmap_from_hdf5
 from wsi_mil.stages import ledger
 from wsi_mil.stages.work import Work, open_item
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 TILE_PX = 128
 """Side of a tile in the strip."""
 
 GAP_PX = 4
+
+BAR_SHARE = 0.6
+"""Longest scale bar, as a share of a tile's side."""
 
 
 def strip(slide: str, work: Work, *, count: int) -> bytes | None:
@@ -42,6 +50,24 @@ def strip(slide: str, work: Work, *, count: int) -> bytes | None:
                     sheet.paste(picture, (column * (TILE_PX + GAP_PX), row * (TILE_PX + GAP_PX)))
     except SlideError:
         return None
+    _draw_bar(sheet, heatmap.grid.size_px * heatmap.grid.mpp)
     out = io.BytesIO()
     sheet.save(out, format="jpeg", quality=85)
     return out.getvalue()
+
+
+def bar_um(tile_um: float) -> float:
+    """Length of the scale bar on tiles of a side: 1, 2 or 5 times a power of ten."""
+    longest = BAR_SHARE * tile_um
+    power: float = 10.0 ** math.floor(math.log10(longest))
+    return next(step * power for step in (5, 2, 1) if step * power <= longest * (1 + 1e-9))
+
+
+def _draw_bar(sheet: Image, tile_um: float) -> None:
+    """A scale bar in the lower left corner of the first tile, black on white."""
+    from PIL import ImageDraw
+
+    length_px = round(bar_um(tile_um) / tile_um * TILE_PX)
+    draw, bottom = ImageDraw.Draw(sheet), TILE_PX - 7
+    draw.rectangle((6, bottom - 5, 8 + length_px, bottom + 1), fill="white")
+    draw.rectangle((7, bottom - 4, 7 + length_px, bottom), fill="black")

@@ -72,8 +72,9 @@ class Runtime(Section):
 
     device: str = "auto"
     """Where torch runs: cpu, cuda, cuda:1, or auto (a GPU where there is one)."""
-    batch_tiles: int = Field(default=32, ge=1)
-    """Tiles encoded at once."""
+    batch_tiles: int | None = Field(default=None, ge=1)
+    """Tiles encoded at once; empty: 32 on a CPU, on a GPU as many as make it fast (found by trying, for seconds). What
+    does not fit the memory is halved, and nothing is lost."""
     readers: int = Field(default=2, ge=1)
     """Threads that read tiles."""
     memory_map: bool = False

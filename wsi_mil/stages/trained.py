@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,28 @@ class Answer:
     inference: training.Inference
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a model is given to read: the tiles of a slide, or of all slides of its patient, with their record."""
+
+    checkpoint: training.Checkpoint
+    features: NDArray[Any]
+    cells: NDArray[Any]
+    here: slice
+    """Which of the tiles are those of the slide's own bag."""
+    record: models.Clinical | None
+
+    def infer(self) -> training.Inference:
+        """The one forward pass, over all tiles."""
+        return training.infer(self.checkpoint.model, self.features, self.cells, record=self.record)
+
+    def answer(self, whole: training.Inference) -> Answer:
+        """The pass as the task's answer, and what it says of the slide's own tiles."""
+        task, said = self.checkpoint.task, cut(whole, self.here)
+        scores = None if said.contributions is None else task.scores(said.contributions)
+        return Answer(tuple(task.names), task.predict(said.logits[None])[0], scores, said)
+
+
 def trained_models(work: Work) -> list[TrainedModel]:
     """The models of the study's folds, or those that `predict.models` names. Raises StageError where there is none."""
     if work.study.predict.members:
@@ -89,8 +111,17 @@ def speakers(models: Sequence[TrainedModel], work: Work) -> dict[str, list[Train
     return {slide: tests.get(slide, []) if slide in learning else list(models) for slide in work.cohort.slides}
 
 
-def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
-    """Read a bag with a model. Raises ModelError where the bag was made otherwise than those it was trained on."""
+def answer(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str] = ()) -> Answer:
+    """Read a bag with a model. Raises ModelError where the bag was made otherwise than those it was trained on.
+
+    Clinical factors named by `without` are taken as missing.
+    """
+    asked = question(model, bag, work, without=without)
+    return asked.answer(asked.infer())
+
+
+def question(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str] = ()) -> Question:
+    """What a model reads to answer for a bag. Raises ModelError where it was made otherwise than in training."""
     checkpoint = load(model, work)
     wanted = bag.encoder
     if work.study.predict.any_scale:
@@ -105,11 +136,8 @@ def answer(model: TrainedModel, bag: Bag, work: Work) -> Answer:
         if sibling is not bag and not work.study.predict.any_scale:
             training.require_contract(checkpoint, sibling.encoder, where=f"slide {sibling.slide.id!r}")
     tiles, here = read_unit(bags, place)
-    record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work)
-    said = cut(training.infer(checkpoint.model, *tiles, record=record), here)
-    values = checkpoint.task.predict(said.logits[None])[0]
-    scores = None if said.contributions is None else checkpoint.task.scores(said.contributions)
-    return Answer(tuple(checkpoint.task.names), values, scores, said)
+    record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work, without)
+    return Question(checkpoint, *tiles, here, record)
 
 
 def require_one_question(models: Sequence[TrainedModel], work: Work) -> None:
@@ -136,13 +164,27 @@ def unknown_factors(model: TrainedModel, slide: str, work: Work) -> list[str]:
     return [] if clinical is None else clinical.unknown(work.rows_of([slide]))
 
 
-def _record(checkpoint: training.Checkpoint, slide: str, work: Work) -> models.Clinical | None:
+def factors_of(model: TrainedModel, slide: str, work: Work) -> dict[str, bool]:
+    """Clinical factors that a model reads, and whether the table tells them for a slide."""
+    clinical = load(model, work).clinical
+    if clinical is None:
+        return {}
+    lacking = clinical.unknown(work.rows_of([slide]))
+    return {factor.name: factor.name not in lacking for factor in clinical.factors}
+
+
+def _record(checkpoint: training.Checkpoint, slide: str, work: Work, without: Sequence[str]) -> models.Clinical | None:
     import torch
 
     if checkpoint.clinical is None:
         return None
     record = checkpoint.clinical.encode(work.rows_of([slide]))
-    return models.Clinical(torch.from_numpy(record.values), torch.from_numpy(record.missing))
+    values, missing, start = record.values.copy(), record.missing.copy(), 0
+    for factor in checkpoint.clinical.factors:
+        if factor.name in without:
+            values[:, start : start + factor.size], missing[:, start : start + factor.size] = 0, True
+        start += factor.size
+    return models.Clinical(torch.from_numpy(values), torch.from_numpy(missing))
 
 
 def read_checked_bag(slide: str, work: Work) -> Bag:

@@ -108,6 +108,7 @@ def cut(said: training.Inference, own: slice) -> training.Inference:
         scores=said.scores[own],
         attention=None if said.attention is None else said.attention[own],
         contributions=None if said.contributions is None else said.contributions[own],
+        maps={name: values[own] for name, values in said.maps.items()},
     )
 
 

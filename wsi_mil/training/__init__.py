@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wsi_mil.training.fitting import feature_moments as feature_moments
     from wsi_mil.training.fitting import fit as fit
     from wsi_mil.training.inference import Inference as Inference
+    from wsi_mil.training.inference import check_sum as check_sum
     from wsi_mil.training.inference import infer as infer
     from wsi_mil.training.inference import predict_many as predict_many
     from wsi_mil.training.inference import settled as settled
@@ -56,6 +57,7 @@ _FILES = {
     "Step": "auxiliary",
     "Training": "checkpoint",
     "by_patient": "combine",
+    "check_sum": "inference",
     "feature_moments": "fitting",
     "fit": "fitting",
     "fit_novelty": "novelty",

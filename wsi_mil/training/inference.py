@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from wsi_mil.errors import ModelError
 from wsi_mil.models import MIL, Clinical
 from wsi_mil.tasks import Task
 from wsi_mil.training.source import BagSource
+
+SAME_BIAS = 1e-4
+"""Rounding of float32 over 100,000 tiles, of the size of what is added."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Inference:
     """What each column of scores and attention asks."""
     embedding: Float32[np.ndarray, "part"]
     """What the method made of the whole bag, before its head; of several queries one after the other."""
+    maps: dict[str, Float32[np.ndarray, "tile column"]] = field(default_factory=dict)
+    """What the method has for each tile besides (`Aggregator.tile_maps`)."""
 
     @property
     def bias(self) -> Float32[np.ndarray, "out"] | None:
@@ -70,7 +75,29 @@ def infer(model: MIL, features: NDArray[Any], cells: NDArray[Any], *, record: Cl
         contributions=None if pooled.contributions is None else _numbers(pooled.contributions),
         queries=model.queries,
         embedding=_numbers(pooled.embedding[0].flatten()),
+        maps={name: _numbers(pooled.aux[name]) for name in model.tile_maps if name in pooled.aux},
     )
+
+
+def check_sum(
+    model: MIL, said: Inference, features: NDArray[Any], cells: NDArray[Any], record: Clinical | None
+) -> None:
+    """Hold a model to its word that contributions add up: logits less their sum are the same for another bag.
+
+    The other bag is the first tile alone, with the same record. Raises ModelError where they differ by more than
+    SAME_BIAS of the largest number that is added.
+    """
+    if not model.exact_contributions or said.contributions is None or said.bias is None:
+        return
+    other = infer(model, features[:1], cells[:1], record=record).bias
+    assert other is not None  # the same model
+    size = max(1.0, float(np.abs(said.contributions).sum(axis=0).max()))
+    worst = float(np.abs(said.bias - other).max())
+    if worst > SAME_BIAS * size:
+        raise ModelError(
+            f"contributions of model {model.spec.name!r} do not add up: logit less sum is {said.bias.tolist()} for the "
+            f"bag and {other.tolist()} for its first tile; declare exact_contributions = False"
+        )
 
 
 def predict_many(model: MIL, source: BagSource, index: Sequence[int]) -> Iterator[tuple[int, Inference]]:

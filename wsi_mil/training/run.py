@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from wsi_mil.errors import ModelError
 from wsi_mil.models import MIL, Clinical
 from wsi_mil.tasks import Task
 from wsi_mil.training.auxiliary import Auxiliary
@@ -48,7 +49,7 @@ class Run:
     def __post_init__(self) -> None:
         settings = self.settings
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            parameter_groups(self.model, settings.lr), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: self._rate(step))
         # Buffers (moments of the features, stages of annealing) are copied, not averaged.
@@ -124,9 +125,9 @@ class Run:
 
     def _set_schedule(self, steps: int) -> None:
         state: dict[str, Any] = copy.copy(self.schedule.state_dict())
-        rate = self.settings.lr * self._rate(steps)
-        self.schedule.load_state_dict({**state, "last_epoch": steps, "_step_count": steps + 1, "_last_lr": [rate]})
-        for group in self.optimiser.param_groups:
+        rates = [base * self._rate(steps) for base in self.schedule.base_lrs]
+        self.schedule.load_state_dict({**state, "last_epoch": steps, "_step_count": steps + 1, "_last_lr": rates})
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate
 
     def _rate(self, step: int) -> float:
@@ -136,6 +137,24 @@ class Run:
         if step < rising:
             return (step + 1) / rising
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def parameter_groups(model: MIL, lr: float) -> list[dict[str, Any]]:
+    """Parameters by their learning rate: those of the model's `faster` parts have a multiple of it.
+
+    ModelError for a part that holds no parameter: a prefix that misses would silently learn slowly.
+    """
+    groups: list[dict[str, Any]] = [{"params": [], "lr": lr}]
+    parts: dict[str, dict[str, Any]] = {
+        f"aggregator.{name}.": {"params": [], "lr": lr * factor} for name, factor in model.faster.items()
+    }
+    for name, parameter in model.named_parameters():
+        group = next((one for prefix, one in parts.items() if name.startswith(prefix)), groups[0])
+        group["params"].append(parameter)
+    for prefix, group in parts.items():
+        if not group["params"]:
+            raise ModelError(f"model {model.spec.name!r} has no part {prefix!r} to learn faster")
+    return [group for group in [*groups, *parts.values()] if group["params"]]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
