@@ -135,8 +135,41 @@ def predict(
     _run(names, study, work, on=on, redo=names if redo else [], dry=dry_run, shard=shard)
 
 
+def heatmap(
+    study: StudyFile,
+    work: WorkFolder,
+    settings: Settings = None,
+    evaluate: Annotated[
+        str,
+        typer.Option(
+            "--evaluate",
+            metavar="TRUTH",
+            help="Then measure the maps: CSV of tiles, SLIDE.geojson or a folder of them; none: without a truth.",
+        ),
+    ] = "",
+    truth_of: Annotated[str, typer.Option("--truth-of", help="Keep polygons of this classification.")] = "",
+    one_scale: Annotated[
+        str, typer.Option("--one-scale", metavar="patient|cohort", help="Then draw pictures on one scale.")
+    ] = "",
+    on: On = "here",
+    redo: Redo = False,
+    dry_run: DryRun = False,
+    shard: Shard = "0/1",
+    verbose: Verbose = False,
+) -> None:
+    """Draw, for each slide, the scores behind its prediction."""
+    if one_scale not in ("", "patient", "cohort"):
+        raise ConfigError(f"--one-scale is {one_scale!r}: it is patient or cohort")
+    _stage_command("heatmap")(study, work, settings, on, redo, dry_run, shard, verbose)
+    if one_scale and not dry_run:
+        judging.on_one_scale(study, work, settings or [], over=one_scale)
+    if evaluate and not dry_run:
+        judging.believe(study, work, settings or [], truth=evaluate, truth_of=truth_of)
+
+
+_OWN: dict[str, Callable[..., None]] = {"predict": predict, "heatmap": heatmap}
 for _name in STAGES:
-    app.command(_name, rich_help_panel=STAGES_PANEL)(predict if _name == "predict" else _stage_command(_name))
+    app.command(_name, rich_help_panel=STAGES_PANEL)(_OWN.get(_name) or _stage_command(_name))
 
 
 @app.command("run", rich_help_panel=STAGES_PANEL)
@@ -195,27 +228,19 @@ def models() -> None:
 
 app.command("encoders", rich_help_panel=LOOK_PANEL)(commands.encoders)
 app.command("compare", rich_help_panel=LOOK_PANEL)(judging.compare)
+app.command("unknown", rich_help_panel=LOOK_PANEL)(judging.unknown)
 app.command("sweep", rich_help_panel=LOOK_PANEL)(judging.sweep)
 app.command("validate", rich_help_panel=LOOK_PANEL)(judging.validate)
 app.add_typer(commands.bags, name="bags", rich_help_panel=LOOK_PANEL)
 
 
-@app.command("config", rich_help_panel=LOOK_PANEL)
-def config(
-    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Nothing shows the defaults.")] = None,
-    settings: Settings = None,
-) -> None:
-    """Print the resolved configuration with the meaning of each field."""
-    from wsi_mil.config import explain
-    from wsi_mil.stages import Study, load_study
-
-    typer.echo(explain(load_study(study, settings or []) if study else Study()), nl=False)
+app.command("config", rich_help_panel=LOOK_PANEL)(commands.config)
 
 
 def _run(names: list[str], study: Any, work: Path, *, on: str, redo: list[str], dry: bool, shard: str) -> None:
     """Run stages with progress, tell what failed, and end with exit code 1 if anything did."""
     from wsi_mil.compute import executor
-    from wsi_mil.console import run_shown, show_outcomes
+    from wsi_mil.console import run_shown, show_outcomes, show_plans
     from wsi_mil.stages import Work
 
     place, part = Work(work.absolute(), study), _shard(shard)
@@ -223,7 +248,7 @@ def _run(names: list[str], study: Any, work: Path, *, on: str, redo: list[str], 
     work.mkdir(parents=True, exist_ok=True)
     place.check_cohort()
     if dry:
-        _show_plans(names, place, redo=redo, shard=part)
+        show_plans(names, place, console, redo=redo, shard=part)
         return
     outcomes = []
     for name in names:
@@ -235,21 +260,6 @@ def _run(names: list[str], study: Any, work: Path, *, on: str, redo: list[str], 
     show_outcomes(outcomes, console)
     if any(one.kind == "failed" for one in outcomes):
         raise typer.Exit(1)
-
-
-def _show_plans(names: list[str], work: Any, *, redo: list[str], shard: tuple[int, int]) -> None:
-    from collections import Counter
-
-    from wsi_mil.console import show_table
-    from wsi_mil.stages import plan
-
-    rows = []
-    for name in names:
-        plans = plan(work.stage(name), work, redo=name in redo, shard=shard)
-        counts = Counter(one.state for one in plans)
-        first = next((f"{one.item}: {one.why}" for one in plans if one.why), "")
-        rows.append((name, len(plans), ", ".join(f"{count} {state}" for state, count in counts.items()), first))
-    show_table(rows, ("stage", "items", "state", "first reason"), _console(), title="Dry run: nothing is made")
 
 
 def _shard(text: str) -> tuple[int, int]:

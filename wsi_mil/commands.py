@@ -264,3 +264,17 @@ def _check(name: str, how: dict[str, Any], *, device: str, golden: Path | None, 
     console.print(f"golden embedding: {verdict} (cosine {told.cosine:.6f}, largest difference {told.largest:.2g})")
     if not told.same:
         raise typer.Exit(1)
+
+
+def config(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Nothing shows the defaults.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value]...", help="Settings that win over the study file."),
+    ] = None,
+) -> None:
+    """Print the resolved configuration with the meaning of each field."""
+    from wsi_mil.config import explain
+    from wsi_mil.stages import Study, load_study
+
+    typer.echo(explain(load_study(study, settings or []) if study else Study()), nl=False)

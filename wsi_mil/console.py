@@ -25,7 +25,7 @@ from rich.text import Text
 
 from wsi_mil.compute import Executor
 from wsi_mil.slides import Slide
-from wsi_mil.stages import STAGES, Outcome, Work, run, told_pace
+from wsi_mil.stages import STAGES, Outcome, Work, plan, run, told_pace
 
 REASONS_SHOWN = 30
 
@@ -124,6 +124,19 @@ def show_table(rows: Iterable[Sequence[Any]], headers: Sequence[str], console: C
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     console.print(table)
+
+
+def show_plans(
+    names: Sequence[str], work: Work, console: Console, *, redo: Sequence[str], shard: tuple[int, int]
+) -> None:
+    """What each stage would do."""
+    rows = []
+    for name in names:
+        plans = plan(work.stage(name), work, redo=name in redo, shard=shard)
+        counts = Counter(one.state for one in plans)
+        first = next((f"{one.item}: {one.why}" for one in plans if one.why), "")
+        rows.append((name, len(plans), ", ".join(f"{count} {state}" for state, count in counts.items()), first))
+    show_table(rows, ("stage", "items", "state", "first reason"), console, title="Dry run: nothing is made")
 
 
 def show_slide(slide: Slide, console: Console) -> None:

@@ -50,6 +50,36 @@ def compare(
         console.print(f"written to {output}", highlight=False, markup=False)
 
 
+def believe(study: Path, work: Path, settings: list[str], *, truth: str, truth_of: str) -> None:
+    """Measure the maps of a study: faithfulness, and where a truth is given, what they find."""
+    from rich.console import Console
+
+    from wsi_mil.console import show_table
+    from wsi_mil.stages import Work, load_study
+    from wsi_mil.stages import believe as measured
+
+    told = " ".join([f"--evaluate {Path(truth).name}", *([f"--truth-of {truth_of}"] if truth_of else [])])
+    console = Console()
+    with console.status("measuring the maps") as status:
+        headers, rows, paths = measured(
+            Work(work.absolute(), load_study(study, settings)),
+            None if truth == "none" else Path(truth),
+            truth_of=truth_of,
+            command=f"wsi-mil heatmap {study.name} {told}",
+            tick=lambda done, total: status.update(f"measuring the maps: {done} of {total} slides"),
+        )
+    show_table(rows, headers, console, title="Means over slides; in brackets 95 % intervals over patients")
+    console.print("written to " + " and ".join(str(path) for path in paths), highlight=False, markup=False)
+
+
+def on_one_scale(study: Path, work: Path, settings: list[str], *, over: str) -> None:
+    """Draw the maps of a study once more, on one scale."""
+    from wsi_mil.stages import Work, draw_on_one_scale, load_study
+
+    drawn = draw_on_one_scale(Work(work.absolute(), load_study(study, settings)), over)
+    typer.echo(f"{len(drawn)} pictures SLIDE.{over}.png on one scale, beside the maps")
+
+
 def validate(
     model: Annotated[Path, typer.Option("--model", help="Folder of trained models: train/MODEL of a study.")],
     table: Annotated[Path, typer.Option("--table", help="Table of the other cohort, with its labels.")],
@@ -131,6 +161,44 @@ def sweep(
     )
     console.print(f"written to {work / 'sweep' / sweep_file.stem}", highlight=False, markup=False)
     if len(ready) < len(tried_all):
+        raise typer.Exit(1)
+
+
+def unknown(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study of three classes or more.")],
+    work: Annotated[Path, typer.Option("--work", "-w", help="Its work folder, in which the bags are.")],
+    on: Annotated[str, typer.Option("--on", help="Where work runs: here, processes:N or dask:ADDRESS.")] = "here",
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Settings.")] = None,
+) -> None:
+    """Leave each class out in turn: would its slides be noticed as unknown? Needs calibrate.reject."""
+    from rich.console import Console
+
+    from wsi_mil.compute import executor
+    from wsi_mil.console import run_shown, show_table
+    from wsi_mil.stages import WITHOUT_STAGES, Work, load_study, score_without, works_without, write_scores
+
+    console, runner, rows, failed = Console(), executor(on), [], 0
+    place = Work(work.absolute(), load_study(study, settings or []))
+    place.check_cohort()
+    for name, other in works_without(place, study, settings or []):
+        console.print(f"without {name}", highlight=False, markup=False)
+        outcomes = [one for stage in WITHOUT_STAGES for one in run_shown(stage, other, runner, console)]
+        faults = [one.why for one in outcomes if one.kind == "failed"]
+        failed += bool(faults)
+        if faults:
+            console.print(f"left out of the table: {faults[0]}", highlight=False, markup=False)
+        else:
+            rows.append(score_without(name, other))
+    if rows:
+        table = write_scores(rows, place)
+        cells = [
+            [one if isinstance(one, str) else f"{one:.3f}" for one in row] for row in table.itertuples(index=False)
+        ]
+        show_table(
+            cells, list(table.columns), console, title="Slides of the class left out against those of the others"
+        )
+        console.print(f"written to {work / 'unknown' / 'table.csv'}", highlight=False, markup=False)
+    if failed:
         raise typer.Exit(1)
 
 

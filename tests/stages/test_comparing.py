@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from bagged import bag_study, through
 
+from wsi_mil import files
 from wsi_mil.errors import StageError
 from wsi_mil.stages import Work, compare_studies
 
@@ -48,6 +49,25 @@ def test_the_better_study_is_told_from_the_worse(works: tuple[Work, Path]) -> No
     assert second.by_folds is not None
     assert second.by_folds.draws == 4
     assert told.notes == []
+
+
+def test_the_gap_to_folds_that_keep_sites_whole_is_one_number(works: tuple[Work, Path], tmp_path: Path) -> None:
+    work, noisy = works
+    shutil.copytree(noisy, tmp_path / "whole")
+    path = tmp_path / "whole" / "split" / "stage.json"
+    told = files.read_json(path)
+    told["configuration"]["split"]["by"] = "sites"
+    files.write_json(path, told)
+    one, other = (compare_studies(both, draws=200) for both in _both_ways(work.root, tmp_path / "whole"))
+    gap = one.studies[1].difference
+    assert gap is not None
+    assert f"auroc {-gap.value:+.3f} ({-gap.high:+.3f} to {-gap.low:+.3f})" in one.notes[-1]
+    assert -gap.value > 0
+    assert f"auroc {-gap.value:+.3f}" in other.notes[-1]
+
+
+def _both_ways(one: Path, other: Path) -> list[list[Path]]:
+    return [[one, other], [other, one]]
 
 
 def test_delong_of_one_untouched_test_set(tmp_path: Path) -> None:

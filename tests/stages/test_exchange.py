@@ -75,7 +75,8 @@ def test_imported_bags_train_predict_and_report_without_slides(tmp_path: Path) -
     assert (table["status"] == "predicted").all()
     assert (table["predicted"] == table["label"]).mean() > 0.9, "the planted shift is learnt"
     figures = json.loads((work.root / "report" / "figures.json").read_text())
-    assert set(figures["baselines_auroc"]) == {"layout of the tiles", "mean of features", "bag statistics"}
+    kinds = {"layout of the tiles", "mean of features", "maximum of features", "bag statistics"}
+    assert set(figures["baselines_auroc"]) == kinds
     assert {one.kind for one in _imported(tmp_path / "out", work)} == {"found"}, "what is there is kept"
 
 

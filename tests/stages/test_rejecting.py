@@ -141,3 +141,50 @@ def test_negatives_of_another_encoder_or_none_are_refused(done: Work, tmp_path: 
         shutil.copy(work.root / "extract" / "phikon" / f"{slide}.h5", tmp_path / "none")
     assert run_stage(work, "calibrate")[0].kind == "made"
     assert set(_slides(work)["rejected"]) <= {"yes", "no"}
+
+
+def test_the_report_tells_what_is_not_answered(done: Work) -> None:
+    from wsi_mil.stages.rejection_page import curves_of, part
+
+    told = part(done)[0]
+    rows = {row[0]: row[1:] for row in told.tables[0].rows}
+    slides = _slides(done)
+    assert rows["without a label"] == ["2", "2", "100%"]
+    assert rows["all"][1] == str((slides["rejected"] == "yes").sum())
+    assert {"class normal", "class tumour", "site A", "new", "cross-validation"} <= set(rows)
+    assert "too few to tell their highest 5%" in told.text
+    tested = slides[slides["label"] != ""]
+    right = (tested["decision"] == tested["label"]).to_numpy()
+    curves = curves_of(tested, right)
+    assert curves["novelty"].accuracy[-1] == pytest.approx(right.mean())
+    assert told.tables[1].rows[0][1] == str(len(tested))
+    assert "share answered" in told.figures[0].svg
+
+
+def test_each_class_is_left_out_in_turn_by_the_command(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from wsi_mil.cli import app
+
+    work = bag_study(tmp_path, slides=36)
+    table = pd.read_csv(tmp_path / "cohort.csv", dtype=str)
+    table["label"] = ["a", "b", "c"] * 12
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    for number, slide in enumerate(table["slide"]):
+        with h5py.File(work.root / "extract" / "phikon" / f"{slide}.h5", "r+") as file:
+            rows = np.random.default_rng(number).normal(size=file["features"].shape)
+            rows[:10, 2 + number % 3] += 9
+            file["features"][:] = rows
+    study, settings = tmp_path / "study.yaml", ["calibrate.reject=combo", "split.calibrate=0.3", "train.epochs=10"]
+    told = CliRunner().invoke(app, ["unknown", str(study), "--work", str(work.root), *settings])
+    assert told.exit_code == 0, told.output
+    scores = pd.read_csv(work.root / "unknown" / "table.csv").set_index("left_out")
+    assert list(scores.index) == ["a", "b", "c", "mean"]
+    assert (scores["auroc"] >= 0.9).all()
+    assert (scores["unknown"] == 12).all()
+    folds = pd.read_csv(work.root / "unknown" / "a" / "split" / "folds.csv")
+    assert not set(folds["slide"]) & set(table["slide"][table["label"] == "a"])
+    for wrong, why in (("task.label=site", "nothing is rejected"), ("task.label=scanner", "three are needed")):
+        more = settings if "scanner" in wrong else settings[1:]
+        told = CliRunner().invoke(app, ["unknown", str(study), "--work", str(work.root), wrong, *more])
+        assert why in str(told.exception) + told.output

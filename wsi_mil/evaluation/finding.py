@@ -51,12 +51,13 @@ def detections(
     cells: Int64[np.ndarray, "tile 2"], scores: Float[np.ndarray, "tile"], *, radius: int = RADIUS
 ) -> Int64[np.ndarray, "detection"]:
     """Tiles from the highest down, without those within `radius` cells of one that was taken before."""
-    taken, blocked = [], set()
+    taken: list[int] = []
+    blocked: set[tuple[int, int]] = set()
     around = [(x, y) for x in range(-radius, radius + 1) for y in range(-radius, radius + 1)]
     for tile in np.argsort(-scores, kind="stable"):
         column, row = cells[tile].tolist()
         if (column, row) not in blocked:
-            taken.append(tile)
+            taken.append(int(tile))
             blocked.update((column + x, row + y) for x, y in around)
     return np.array(taken, dtype=np.int64)
 

@@ -69,7 +69,7 @@ def alone(model: MIL, bag: Bag) -> Float[Tensor, "tile out"]:
         return torch.cat(
             [
                 _logits(model, features[rows], cells[rows], torch.arange(len(rows) + 1), record)
-                for rows in torch.arange(len(features), device=features.device).split(TILES_AT_ONCE)
+                for rows in torch.split(torch.arange(len(features), device=features.device), TILES_AT_ONCE)
             ]
         )
 
@@ -86,7 +86,7 @@ def occlusion(model: MIL, bag: Bag) -> Float[Tensor, "tile out"]:
         if count == 1:
             return whole - _logits(model, model.feature_mean[None].to(features), cells, edge, record)
         at_once, parts = max(1, TILES_AT_ONCE // (count - 1)), []
-        for hidden in torch.arange(count, device=features.device).split(at_once):
+        for hidden in torch.split(torch.arange(count, device=features.device), at_once):
             # row r of the bag without tile k is tile r, or the one after it from k on
             rows = torch.arange(count - 1, device=features.device).expand(len(hidden), -1)
             rows = (rows + (rows >= hidden[:, None])).flatten()

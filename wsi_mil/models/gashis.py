@@ -104,6 +104,7 @@ class GasHis(Aggregator):
         """Of the global stream, whose tiles the logit reads evenly; of one bag. Sums to 1."""
         tiles, flow = self.projection(features), None
         for layer in self.wide:
+            assert isinstance(layer, _GlobalLayer)
             flow, tiles = rolled(flow, layer.attention(layer.norm_mixing(tiles), cells)), layer(tiles, cells)
         assert flow is not None  # there is one layer at least
         return flow.mean(dim=0)[:, None]

@@ -88,6 +88,7 @@ class MILVT(Aggregator):
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         flow: Tensor | None = None
         for block in self.blocks:
+            assert isinstance(block, MaskedBlock)
             flow, tokens = rolled(flow, block.attention(tokens)[0]), block(tokens, mask)
         assert flow is not None  # there is one block at least
         weights = self.mil(self.norm(tokens[0, 1:]))[1].softmax(dim=0)  #                 tile 1

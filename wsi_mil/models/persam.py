@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
@@ -130,7 +131,9 @@ class PersAM(Aggregator):
         if record is not None and bool(record[1].any()):
             more = record[0].shape[1]
             tokens = torch.cat([tokens, record[0].to(tokens.dtype)], dim=1)
-            flow = torch.block_diag(flow, torch.eye(more, dtype=flow.dtype, device=flow.device))
+            # a factor has seen nothing but itself before
+            flow = functional.pad(flow, (0, more, 0, more))
+            flow[-more:, -more:].fill_diagonal_(1.0)
         _, flow = _flow(self.joint, tokens, flow)
         return (weights.T @ flow[: len(tiles), : len(tiles)]).T
 
@@ -199,6 +202,7 @@ def _flow(blocks: nn.ModuleList, tokens: Tensor, flow: Tensor | None) -> tuple[T
     """Tokens after some blocks, and the rollout up to there."""
     mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     for block in blocks:
+        assert isinstance(block, MaskedBlock)
         flow, tokens = rolled(flow, block.attention(tokens)[0]), block(tokens, mask)
     assert flow is not None  # there is one block at least
     return tokens, flow

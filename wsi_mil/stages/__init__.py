@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_mil.stages.believed import believe as believe
     from wsi_mil.stages.casebook import Reported as Reported
     from wsi_mil.stages.casebook import find_browser as find_browser
     from wsi_mil.stages.casebook import report_cases as report_cases
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from wsi_mil.stages.exchange import export_bags as export_bags
     from wsi_mil.stages.exchange import import_bags as import_bags
     from wsi_mil.stages.exchange import verify_bags as verify_bags
+    from wsi_mil.stages.leave_out import WITHOUT_STAGES as WITHOUT_STAGES
+    from wsi_mil.stages.leave_out import score_without as score_without
+    from wsi_mil.stages.leave_out import works_without as works_without
+    from wsi_mil.stages.leave_out import write_scores as write_scores
+    from wsi_mil.stages.one_scale import draw_on_one_scale as draw_on_one_scale
     from wsi_mil.stages.opened import open_work as open_work
     from wsi_mil.stages.pace import told_pace as told_pace
     from wsi_mil.stages.runner import Plan as Plan
@@ -50,6 +56,7 @@ _PLACES = {
     "report_cases": "casebook",
     "open_work": "opened",
     "validate_study": "validation",
+    "believe": "believed",
     "compare_studies": "comparing",
     "Exchanged": "exchange",
     "Help": "exchange",
@@ -57,6 +64,11 @@ _PLACES = {
     "export_bags": "exchange",
     "import_bags": "exchange",
     "verify_bags": "exchange",
+    "draw_on_one_scale": "one_scale",
+    "WITHOUT_STAGES": "leave_out",
+    "score_without": "leave_out",
+    "works_without": "leave_out",
+    "write_scores": "leave_out",
     "told_pace": "pace",
     "Outcome": "stage",
     "Plan": "runner",

@@ -26,6 +26,7 @@ BASELINES = {
     "mean colour": "logistic regression on the mean red, green and blue of a slide's tiles",
     "colour mean and spread": "logistic regression on each tile's RGB mean and standard deviation, averaged over tiles",
     "mean of features": "logistic regression on the mean of the encoder's features",
+    "maximum of features": "logistic regression on the largest value of each of the encoder's features",
     "bag statistics": "logistic regression on mean, minimum, maximum and standard deviation of the encoder's features",
 }
 """Name and meaning, from the least knowing to the most."""
@@ -45,7 +46,9 @@ def numbers_of(bag: Bag) -> SlideNumbers:
     keep = bag.usable
     features = np.asarray(bag.features)[keep]
     statistics = bag_statistics(features)
-    found = {"mean of features": statistics[: features.shape[1]], "bag statistics": statistics}
+    dim = features.shape[1]
+    found = {"mean of features": statistics[:dim], "bag statistics": statistics}
+    found["maximum of features"] = statistics[2 * dim : 3 * dim]
     if bag.grid.placed:
         found["layout of the tiles"] = layout_statistics(bag.grid.coords_l0[keep])
     # Bags of other programs have no colours.

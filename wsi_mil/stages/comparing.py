@@ -26,6 +26,7 @@ from wsi_mil.evaluation import (
     paired_permutation,
     score,
 )
+from wsi_mil.layout import STAGE_JSON
 from wsi_mil.stages.calibrate import read_predicted
 
 OF_FOLD = re.compile(r"(?:repeat-(\d+)-)?fold-(\d+)$")
@@ -116,7 +117,8 @@ def compare_studies(
                 _by_folds(one, first, metric),
             )
         )
-    return Comparison(level, len(common), len(set(patients)), metric, studies, _notes(told, common, level))
+    notes = [*_notes(told, common, level), *_site_gaps(told, studies, metric)]
+    return Comparison(level, len(common), len(set(patients)), metric, studies, notes)
 
 
 def _read(works: Sequence[Path]) -> tuple[str, list[_Told]]:
@@ -167,6 +169,33 @@ def _notes(told: Sequence[_Told], common: Sequence[str], level: str) -> list[str
     if len({_folds_digest(one) for one in told}) > 1:
         notes.append("the studies were dealt into different folds: differences hold the luck of the dealing too")
     return notes
+
+
+def _site_gaps(told: Sequence[_Told], studies: Sequence[Compared], metric: str) -> list[str]:
+    """What folds dealt by patients gain over folds that keep sites whole, where the first and another differ in that."""
+    kept = [_keeps_sites(one) for one in told]
+    notes = []
+    for whole, one in zip(kept[1:], studies[1:], strict=True):
+        if None in (whole, kept[0]) or whole == kept[0] or one.difference is None:
+            continue
+        gap = one.difference
+        value, low, high = (gap.value, gap.low, gap.high) if kept[0] else (-gap.value, -gap.high, -gap.low)
+        notes.append(
+            f"gap between folds by patients and folds that keep sites whole, {one.name} and {studies[0].name}: {metric} "
+            f"{value:+.3f} ({low:+.3f} to {high:+.3f}); far from 0 it means that the site was learnt"
+        )
+    return notes
+
+
+def _keeps_sites(one: _Told) -> bool | None:
+    """Whether the folds of a study keep sites whole; None where they were brought or dealt otherwise."""
+    path = one.work / "split" / STAGE_JSON
+    if not path.exists():
+        return None
+    told = files.read_json(path)["configuration"].get("split", {})
+    if told.get("table") or told.get("column"):
+        return None
+    return bool(told.get("by", "patients") != "patients")
 
 
 def _folds_digest(one: _Told) -> str:

@@ -157,7 +157,7 @@ def localise_maps(
         truths.setdefault(part, {})[slide] = told[0][keep]
         by_score = {name: heatmap.scores[keep, heatmap.channels.index(name)] for name in _shown(heatmap.channels)}
         by_score["distance from the tissue's centre"] = centre_scores(heatmap.grid.coords_l0)[keep]
-        by_score |= _colour_only(numbers[slide], baselines, tests.get(slide, list(range(len(order)))), keep[read])
+        by_score |= colour_only(numbers[slide], baselines, tests.get(slide, list(range(len(order)))), keep[read])
         for name, values in by_score.items():
             scores.setdefault(part, {}).setdefault(name, {})[slide] = values
     return {
@@ -166,7 +166,7 @@ def localise_maps(
     }
 
 
-def _colour_only(
+def colour_only(
     numbers: SlideNumbers, baselines: dict[str, Any], folds: list[int], keep: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """Scores of tiles that know nothing but their colour."""

@@ -123,18 +123,18 @@ class HeatmapStage(Stage):
         whole = told[0].matrix() if len(told) == 1 else _mean_ranks([one.matrix() for one in told])
         shown = maps[0] if len(maps) == 1 else _mean_of(maps, whole[told[0].here])
         draft.mkdir()
-        for one in maps if len(maps) > 1 else []:
-            (draft / f"{item.name}.{one.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(one))
+        for own in maps if len(maps) > 1 else []:
+            (draft / f"{item.name}.{own.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(own))
         (draft / f"{item.name}.h5").write_bytes(heatmap_to_hdf5(shown))
         channel = self._channel(shown, load(models[0], work).task)
         wanted = Wanted(
             channel=channel,
-            scale=self._scale(shown, channel),
+            scale=self.scale_of(shown, channel),
             limits=_limits(shown, channel, whole),
             drawn=smoothed(shown, channel, tiles=self.smooth),
             px_per_tile=self.px_per_tile,
             top_shares=self.contours,
-            picture=lambda: self._picture(item, work, wanted),
+            picture=lambda: self.picture(item, work, wanted),
         )
         write_exports(export_files(shown, self.export, wanted), draft)
         return {"models": len(maps), "channel": channel, "tiles": len(shown.grid)}
@@ -175,13 +175,15 @@ class HeatmapStage(Stage):
             f"heatmap.channel is {self.channel!r}, which {shown.model} has not; it has {', '.join(shown.channels)}"
         )
 
-    def _scale(self, shown: Heatmap, channel: str) -> str:
+    def scale_of(self, shown: Heatmap, channel: str) -> str:
+        """The scale by its name; for "auto" what suits the kind of numbers."""
         if self.scale != "auto":
             return self.scale
         kind = shown.kinds.get(channel)
         return "range" if kind == "mean rank" else "signed" if kind in SIGNED else "rank"
 
-    def _picture(self, item: Item, work: Work, wanted: Wanted) -> bytes:
+    def picture(self, item: Item, work: Work, wanted: Wanted) -> bytes:
+        """The PNG of a slide, for which it is read."""
         outline_path = ledger.require("tissue", item.name, work)
         outline = outline_from_geojson(outline_path.read_text(encoding="utf-8"), where=outline_path.name)
         with open_item(item) as slide:

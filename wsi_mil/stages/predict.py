@@ -26,6 +26,7 @@ from wsi_mil.stages.trained import (
     hashes,
     load,
     read_checked_bag,
+    require_one_question,
     speakers,
     trained_models,
     unknown_factors,
@@ -101,6 +102,7 @@ class Predict(Stage):
             members, weights = member_models(work), weigh_members(work)
         else:
             models = trained_models(work)
+            require_one_question(models, work)
             by_slide = speakers(models, work)
             audit_models(models, by_slide, work)
         for number, slide in enumerate(slides):

@@ -13,7 +13,7 @@ from wsi_mil import files
 from wsi_mil.config import StudyPath, explain
 from wsi_mil.evaluation import Interval, Localisation
 from wsi_mil.report import Headline, Part, page
-from wsi_mil.stages import judge, ledger
+from wsi_mil.stages import believed, judge, ledger
 from wsi_mil.stages.evaluate import Evaluation, evaluate
 from wsi_mil.stages.judgement import Judgement, judge_study
 from wsi_mil.stages.making import STUDY_YAML
@@ -82,7 +82,7 @@ class Report(Stage):
             for slide in work.slide_items():
                 record = ledger.read_record(stage, slide.name, work)
                 told.append(str(record and (record["outcome"], record["why"], record["inputs"])))
-        return [*told, str(self.truth and _changed(self.truth))]
+        return [*told, str(self.truth and _changed(self.truth)), believed.digest(work)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Evaluate, draw, and write the page."""
@@ -104,7 +104,7 @@ class Report(Stage):
 
     def _judged(self, work: Work) -> tuple[Evaluation | None, Sequence[Judged], Judgement | None, Maps, list[Part]]:
         """All numbers of the study, and the parts of the page that tell them."""
-        from wsi_mil.stages import galleries, judgement_pages, pages
+        from wsi_mil.stages import galleries, judgement_pages, pages, rejection_page
         from wsi_mil.stages.rivals import rivals
 
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
@@ -116,6 +116,7 @@ class Report(Stage):
         trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
         parts = [pages.performance(told), pages.baselines(told)] if told else []
         reliance = judgement_pages.parts_of(trusted, work, told.seeds if told else {})
+        reliance += rejection_page.part(work)
         both = [*_in("Results", [*parts, *others]), *_in("Reliance", reliance)]
         return told, (), trusted, told.localisation if told else {}, both
 
@@ -130,7 +131,7 @@ class Report(Stage):
         from wsi_mil.stages import contact, galleries, making, pages
         from wsi_mil.stages.faults import faults
 
-        maps = [pages.localisation(found, work)] if found else []
+        maps = [*([pages.localisation(found, work)] if found else []), *believed.parts(work)]
         maps.append(galleries.heatmaps(work, self.heatmaps))
         maps += [galleries.tiles(work, self.tiles)] if self.tiles else []
         slides = [galleries.cases(work), contact.quality(work, self.thumbnails), faults(work, self.faults)]

@@ -90,6 +90,10 @@ class Runtime(Section):
     """Bags that stay on a GPU while a model is trained on them."""
     snapshot_s: float = Field(default=60, ge=0)
     """Seconds between two snapshots of a training run, from which it goes on when it was killed; 0 for none."""
+    tracker: Literal["none", "mlflow"] = "none"
+    """Where training runs are told besides train/<model>/log/*.jsonl: mlflow (its extra), offline."""
+    tracker_uri: str = ""
+    """MLflow's store; empty: mlruns/ in the work folder."""
 
 
 class Study(Section):

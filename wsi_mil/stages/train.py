@@ -21,6 +21,7 @@ from wsi_mil.stages import ledger, question
 from wsi_mil.stages.audit import audit_fold
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
+from wsi_mil.stages.tracking import tracked
 from wsi_mil.stages.units import UnitBags, units_of
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ class Train(Stage):
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
+        with tracked(self, item, work) as run:
+            facts = self._train(item, work, draft, run.telling(lambda epoch: tick(epoch, self.epochs)))
+            run.ended("made", {name: one for name, one in facts.items() if name != "audit"})
+        return facts
+
+    def _train(self, item: Item, work: Work, draft: Path, progress: training.Progress) -> dict[str, Any]:
         assert item.fold is not None
         seed, repeat, fold = item.fold
         roles = _roles(item, work)
@@ -131,7 +138,7 @@ class Train(Stage):
             seed=seed,
             records=records,
             **self._how(item, work),
-            progress=lambda row: tick(int(row["epoch"]), self.epochs),
+            progress=progress,
         )
         task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)
         chosen = (fitted.epoch, fitted.chosen_by, vars(settings))

@@ -140,6 +140,24 @@ def question(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str
     return Question(checkpoint, *tiles, here, record)
 
 
+def require_one_question(models: Sequence[TrainedModel], work: Work) -> None:
+    """Refuse models of different tasks or classes, whose answers no mean could be taken of, with both named."""
+    told = {one.name: load(one, work).task for one in models}
+    asked = {name: f"{task.kind} of {', '.join(task.names)}" for name, task in told.items()}
+    first = next(iter(asked))
+    other = next((name for name in asked if asked[name] != asked[first]), None)
+    if other is not None:
+        raise ModelError(
+            f"the models do not answer one question: {first} is {asked[first]}, and {other} is {asked[other]}; give "
+            "models of one study, or train again"
+        )
+    kind = told[first].kind
+    if work.study.predict.models is None and kind != work.study.task.kind:
+        raise ModelError(
+            f"{first} answers a task of {kind}, and the study asks for {work.study.task.kind}; train again"
+        )
+
+
 def unknown_factors(model: TrainedModel, slide: str, work: Work) -> list[str]:
     """Clinical factors that a model reads and of which the table tells nothing for a slide."""
     clinical = load(model, work).clinical

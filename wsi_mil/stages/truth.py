@@ -18,12 +18,16 @@ INSIDE = 0.5
 
 
 class Truth:
-    """Truth of tiles: CSV with slide, x, y, label (0 or 1), or a folder with a GeoJSON of polygons for each slide."""
+    """Truth of tiles: CSV with slide, x, y, label (0 or 1), a folder with a GeoJSON of polygons for each slide, or one
+    GeoJSON that is named as its slide."""
 
     def __init__(self, path: Path, *, of: str = "") -> None:
         """`of` keeps only polygons of that classification. Raises CohortError where the path is neither."""
+        if not path.exists():
+            raise CohortError(f"{path} is not there: the truth is a table, a folder of GeoJSON, or one SLIDE.geojson")
         self._path, self._of = path, of
-        self._table = None if path.is_dir() else _read_labels(path)
+        self._single = path.suffix.lower() in (".geojson", ".json")
+        self._table = None if path.is_dir() or self._single else _read_labels(path)
 
     def tiles(self, grid: TileGrid) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
         """For each tile whether it is lesion, and whether that is known; None where the slide has no truth."""
@@ -33,8 +37,8 @@ class Truth:
                 return None
             found = [known.get((int(x), int(y))) for x, y in grid.coords_l0]
             return np.array([bool(one) for one in found]), np.array([one is not None for one in found])
-        path = self._path / f"{grid.slide.id}.geojson"
-        if not path.exists():
+        path = self._path if self._single else self._path / f"{grid.slide.id}.geojson"
+        if not path.exists() or path.stem != grid.slide.id:
             return None
         return self._share(path, grid) >= INSIDE, np.ones(len(grid), dtype=bool)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wsi_mil.training.combine import mean_rank as mean_rank
     from wsi_mil.training.combine import weighted_prediction as weighted_prediction
     from wsi_mil.training.fitting import Fitted as Fitted
+    from wsi_mil.training.fitting import Progress as Progress
     from wsi_mil.training.fitting import feature_moments as feature_moments
     from wsi_mil.training.fitting import fit as fit
     from wsi_mil.training.inference import Inference as Inference
@@ -50,6 +51,7 @@ _FILES = {
     "Inference": "inference",
     "KINDS": "novelty",
     "Novelty": "novelty",
+    "Progress": "fitting",
     "Said": "novelty",
     "Snapshot": "resume",
     "Step": "auxiliary",

@@ -125,8 +125,8 @@ def fit_novelty(
 ) -> Novelty:
     """Fit a score on what a model says of the slides it was trained on; `truth` has their classes.
 
-    `negatives` are the standardised tiles [tile dim] of bags of no class (another organ, pen, folds), for scores that learn from
-    such. Of `bags` that look at no tile, `tiles` may be cut down (`sampled_tiles`).
+    `negatives` are the standardised tiles [tile dim] of bags of no class (another organ, pen, folds), for scores that
+    learn from such. Of `bags` that look at no tile, `tiles` may be cut down (`sampled_tiles`).
     ModelError for an unknown name, no bags, or a score without the negatives it needs.
     """
     if name not in KINDS:

@@ -10,9 +10,12 @@ export const SCALE_NAMES = {
   signed: "value around zero",
 };
 
+// Kinds of numbers that speak for what they name above zero, and against it below.
+const SIGNED = ["contribution", "occlusion", "integrated gradients", "gradient x input"];
+
 export function usualScale(channel) {
   if (channel.kind === "mean rank") return "value";
-  if (channel.kind === "contribution" || channel.name.startsWith("contribution")) return "signed";
+  if (SIGNED.includes(channel.kind) || channel.name.startsWith("contribution")) return "signed";
   return "rank";
 }
 
