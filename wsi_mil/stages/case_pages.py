@@ -182,13 +182,19 @@ def _decision(told: CaseTold) -> str:
 def _set(told: CaseTold) -> str:
     """The conformal set in words; a rejected case is unknown, whatever the set says."""
     held = str(told.row.get("set") or "")
-    if str(told.row.get("rejected", "")).lower() in ("true", "1", "1.0", "yes"):
+    if _rejected(told):
         return "unknown"
     return {"": "none fitted", "none": "unknown"}.get(held, held.replace("|", " or "))
 
 
+def _rejected(told: CaseTold) -> bool:
+    return str(told.row.get("rejected", "")).lower() in ("true", "1", "1.0", "yes")
+
+
 def _set_note(told: CaseTold, work: Work) -> str:
     held = str(told.row.get("set") or "")
+    if _rejected(told):
+        return "rejected: unlike the slides that the models know"
     if held == "none":
         return "no class fits what the calibration patients were like"
     if held:

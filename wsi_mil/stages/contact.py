@@ -28,6 +28,8 @@ def quality(work: Work, count: int) -> Part:
         told = {name: ledger.read_record(work.stage(name), slide, work) for name in ("tissue", "tile", "extract")}
         facts = {name: dict(record["facts"]) if record and record["facts"] else {} for name, record in told.items()}
         tissue, tile, bag = facts["tissue"], facts["tile"], facts["extract"]
+        if not any(told.values()):
+            continue  # there is a bag alone
         mpp = " x ".join(f"{value:.4g}" for value in tissue.get("mpp", []))
         size = " x ".join(f"{value:,}" for value in tissue.get("size_l0", []))
         rows.append(
@@ -36,6 +38,8 @@ def quality(work: Work, count: int) -> Part:
             + [str(bag.get("tiles_per_s", "–"))]
         )
         sheet.append((*_marks(told), slide))
+    if not rows:
+        return Part("Slides and tissue", "No slide was read: there are only bags.")
     headers = [
         "slide",
         "pixels",

@@ -43,10 +43,12 @@ def faults(work: Work, count: int) -> Part:
         f"Tiles with each fault, by the thresholds of extract.quality; a tile may have several. Left out of training "
         f"and prediction: {excluded}. Red ink counts as blood: both have one colour."
     )
+    if not rows:
+        return Part("Quality of the tiles", "No tile was judged: the bags were made elsewhere.")
     headers = ["slide", "tiles", *FAULTS, "left out"]
     total = ["all slides", *(f"{sum(int(row[column]) for row in rows):,}" for column in range(1, len(headers)))]
     pictures = found.sheets(work, count) if count else []
-    tables = [TableView(headers, [total, *rows])] if rows else []
+    tables = [TableView(headers, [total, *rows])]
     return Part("Quality of the tiles", text, tables=tables, pictures=pictures, folded=len(rows) > 60, wide=True)
 
 

@@ -173,8 +173,11 @@ def cohort(work: Work) -> Part:
         stage = work.stage(name)
         records = [ledger.read_record(stage, slide, work) for slide in frame["slide"]]
         kinds = Counter(record["outcome"] if record else "not run" for record in records)
+        if set(kinds) == {"not run"}:
+            continue
         flow.append([name, *(str(kinds.get(kind, 0)) for kind in ("made", "empty", "failed", "not run"))])
-    tables = [TableView(["stage", "made", "empty", "failed", "not run"], flow, caption="Slides through the stages")]
+    headers = ["stage", "made", "empty", "failed", "not run"]
+    tables = [TableView(headers, flow, caption="Slides through the stages")] if flow else []
     label = work.study.task.label
     if work.study.task.kind != "classification" and work.study.task.columns:
         # numbers and times have no counts of their own: what folds are balanced by is told in their place

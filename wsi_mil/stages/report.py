@@ -151,7 +151,8 @@ class Report(Stage):
         found += _found_by_maps(maps, work)
         records = [ledger.read_record(work.stage("extract"), item.name, work) for item in work.slide_items()]
         tiles = sum(int(one["facts"].get("tiles", 0)) for one in records if one)
-        found.append(Headline(f"{tiles:,}", "tiles", f"{sum(bool(one and one['facts']) for one in records)} bags"))
+        if tiles:
+            found.append(Headline(f"{tiles:,}", "tiles", f"{sum(bool(one and one['facts']) for one in records)} bags"))
         return found
 
 
