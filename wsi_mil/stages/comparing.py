@@ -172,7 +172,7 @@ def _notes(told: Sequence[_Told], common: Sequence[str], level: str) -> list[str
 
 
 def _site_gaps(told: Sequence[_Told], studies: Sequence[Compared], metric: str) -> list[str]:
-    """What folds dealt by patients gain over folds that keep sites whole, where the first and another differ in that."""
+    """What folds by patients gain over folds that keep sites whole, where the first and another differ in that."""
     kept = [_keeps_sites(one) for one in told]
     notes = []
     for whole, one in zip(kept[1:], studies[1:], strict=True):
@@ -181,8 +181,8 @@ def _site_gaps(told: Sequence[_Told], studies: Sequence[Compared], metric: str) 
         gap = one.difference
         value, low, high = (gap.value, gap.low, gap.high) if kept[0] else (-gap.value, -gap.high, -gap.low)
         notes.append(
-            f"gap between folds by patients and folds that keep sites whole, {one.name} and {studies[0].name}: {metric} "
-            f"{value:+.3f} ({low:+.3f} to {high:+.3f}); far from 0 it means that the site was learnt"
+            f"gap between folds by patients and folds that keep sites whole, {one.name} and {studies[0].name}: "
+            f"{metric} {value:+.3f} ({low:+.3f} to {high:+.3f}); far from 0 it means that the site was learnt"
         )
     return notes
 
