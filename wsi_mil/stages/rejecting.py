@@ -146,8 +146,8 @@ def reject_own(work: Work, how: Calibrate, folder: Path, tick: Tick) -> Rejectio
     for name, (model, score, _, _) in told.items():
         file = f"{name.replace('/', '-')}.safetensors"
         files.write_bytes(folder / file, score.to_bytes())
-        own = {"sha256": training.model_hash(model.folder), "file": file}
-        record["models"][name] = {**own, **vars(limits[name])}
+        stored = {"sha256": training.model_hash(model.folder), "file": file}
+        record["models"][name] = {**stored, **vars(limits[name])}
     files.write_json(folder / LIMITS, record)
     each = {name: {slide: limits[name].beyond(parts) for slide, parts in one[2].items()} for name, one in told.items()}
     return Rejection(_means(each.values()), how.reject, source)

@@ -84,9 +84,9 @@ def _counted(table: pd.DataFrame) -> list[list[str]]:
     groups = {"all": judged}
     known = judged["part"] == "cross-validation"
     groups |= {"cross-validation": judged[known], "new": judged[~known]} if known.any() and (~known).any() else {}
-    groups |= {f"class {name}" if name else "without a label": part for name, part in judged.groupby("label")}
+    groups |= {"class " + str(name) if name else "without a label": one for name, one in judged.groupby("label")}
     if judged["site"].nunique() > 1:
-        groups |= {f"site {name or 'unknown'}": part for name, part in judged.groupby("site")}
+        groups |= {"site " + str(name or "unknown"): one for name, one in judged.groupby("site")}
     rows = []
     for name, part_ in groups.items():
         out = int((part_["rejected"] == "yes").sum())
