@@ -44,7 +44,7 @@ def test_slides_of_a_cohort_are_drawn_on_one_scale(
     patients = work.cohort.frame.set_index("slide")["patient"]
     draw_on_one_scale(work, "patient")
     for slide, one in seen.items():
-        count = (patients == patients[slide]).sum()
+        count = int((patients == patients[slide]).sum())
         assert one.limits.of.startswith(f"{count} slide{'s' * (count > 1)} of patient {patients[slide]}")
     shutil.rmtree(work.root / "heatmap")
     with pytest.raises(StageError, match="holds no map"):
