@@ -125,6 +125,7 @@ def test_a_case_of_real_pixels_shows_map_tiles_and_quality(finished: Work, tmp_p
     assert "A tile is 64 um wide; the bar is 20 um." in html
     for words in ("slide fingerprint", "weights of seed-0/fold-", "tissue in mm²", "Research use only"):
         assert words in html, words
+    assert '<p class="banner">Research use only. Not a medical device, and not for diagnosis.</p>' in html
     assert "Clinical factors" not in html
 
 
