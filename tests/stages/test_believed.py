@@ -19,7 +19,7 @@ from wsi_mil.stages.truth import Truth
 
 ALL = ("tissue", "tile", "extract", "split", "train", "predict", "calibrate", "heatmap")
 BASELINES = {"distance from the tissue's centre", "darkness", "colour, logistic regression"}
-MAPS = {"contribution_lesion", "alone_lesion", "attention", "attention_logit"}
+MAPS = {"contribution_lesion", "alone_lesion", "attention", "attention_logit", "novelty"}
 
 
 def test_everything_is_measured_and_told(copy_of: Callable[..., Work], cohort: Path) -> None:
@@ -54,6 +54,7 @@ def test_everything_is_measured_and_told(copy_of: Callable[..., Work], cohort: P
         "contribution_lesion",
         "alone_lesion",
         "attention_logit",
+        "novelty",
         "darkness",
         "colour, logistic regression",
     }

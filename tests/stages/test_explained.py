@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from studies import open_work, run_stage
 
 from wsi_mil.errors import ConfigError, ModelError
 from wsi_mil.heatmaps import Heatmap, heatmap_from_hdf5
-from wsi_mil.models import MIL
+from wsi_mil.models import MIL, build_model
 from wsi_mil.stages import Work
-from wsi_mil.stages.explained import explain
+from wsi_mil.stages.explained import explain, novelty
 from wsi_mil.stages.trained import answer, question, read_checked_bag, trained_models
 
 EVERY = (
-    "heatmap.methods=[contribution, attention, alone, occlusion, integrated_gradients, gradient_input, rollout, "
-    "graphcam]"
+    "heatmap.methods=[contribution, attention, alone, novelty, occlusion, integrated_gradients, gradient_input, "
+    "rollout, graphcam]"
 )
 
 
@@ -36,7 +37,8 @@ def test_every_method_is_in_the_file(copy_of: Callable[..., Work], cohort: Path)
     heatmap = drawn(work)
     methods = ("contribution", "alone", "occlusion", "integrated_gradients", "gradient_input")
     answers = {f"{method}_{name}" for method in methods for name in ("benign", "lesion")}
-    assert set(heatmap.channels) == {"attention_logit", "attention"} | answers  # no rollout, no GraphCAM in abmil
+    # no rollout, no GraphCAM in abmil
+    assert set(heatmap.channels) == {"attention_logit", "attention", "novelty"} | answers
     assert heatmap.kinds["gradient_input_lesion"] == "gradient x input"
     assert np.isfinite(heatmap.scores).all()
     # two classes against their mean: what one gains, the other loses
@@ -44,6 +46,17 @@ def test_every_method_is_in_the_file(copy_of: Callable[..., Work], cohort: Path)
     np.testing.assert_allclose(heatmap.column("alone_benign") + heatmap.column("alone_lesion"), 1, atol=1e-6)
     made = (root / "heatmap/abmil/.made/S02.json").read_text()
     assert '"channel": "occlusion_lesion"' in made
+
+
+def test_novelty_is_one_on_average_in_the_fit_role_and_large_far_from_it() -> None:
+    model = build_model("abmil", dim=5, n_out=2)
+    random = np.random.default_rng(0)
+    learnt = random.normal(size=(4000, 5)) * [1, 2, 3, 4, 5] + 7
+    model.standardise(*(torch.from_numpy(one.astype(np.float32)) for one in (learnt.mean(axis=0), learnt.std(axis=0))))
+    told = novelty(model, learnt.astype(np.float16))
+    assert (told**2).mean() == pytest.approx(1, abs=0.01)
+    far = novelty(model, learnt[:9] + 10 * learnt.std(axis=0))
+    assert far.min() > 5, "beyond the limit at which the model itself cuts features"
 
 
 def test_contributions_are_those_of_the_prediction(finished: Work) -> None:

@@ -77,7 +77,7 @@ def test_a_heatmap_is_that_of_the_prediction(finished: Work) -> None:
     heatmap = heatmap_from_hdf5((folder / "S02.h5").read_bytes())
     assert heatmap.prediction["lesion"] == pytest.approx(slides.loc["S02", "p_lesion"], abs=1e-6)
     per_class = {f"{name}_{answer}" for name in ("contribution", "alone") for answer in ("benign", "lesion")}
-    assert set(heatmap.channels) == {"attention_logit", "attention", *per_class}
+    assert set(heatmap.channels) == {"attention_logit", "attention", "novelty", *per_class}
     bag = read_bag(finished.root / "extract" / "offline" / "S02.h5")
     assert np.array_equal(heatmap.grid.coords_l0, bag.grid.coords_l0)
     attention = heatmap.scores[:, heatmap.channels.index("attention")]

@@ -15,6 +15,7 @@ Method = Literal[
     "contribution",
     "attention",
     "alone",
+    "novelty",
     "occlusion",
     "integrated_gradients",
     "gradient_input",
@@ -66,7 +67,20 @@ def explain(asked: Question, methods: tuple[Method, ...]) -> Explained:
             found = _named(method, _attributed(method, asked), task)
             columns |= found
             kinds |= dict.fromkeys(found, _KINDS[method])
+    if "novelty" in methods and bool(model.feature_limit.isfinite()):
+        columns["novelty"], kinds["novelty"] = novelty(model, asked.features), "novelty"
     return Explained(asked.answer(whole), columns, kinds, asked.here)
+
+
+def novelty(model: models.MIL, features: NDArray[Any]) -> NDArray[np.float64]:
+    """How far each tile lies from those that the model learnt from, in their spreads: sqrt(mean_j z_kj^2).
+
+    z are the features less the mean of the fit role's tiles, divided by their spread: Mahalanobis's distance with a
+    diagonal covariance, 1 on average in the fit role. It says what is unlike the training tiles (pen, blood, another
+    organ), not what the model got wrong.
+    """
+    mean, scale = (one.cpu().numpy().astype(np.float64) for one in (model.feature_mean, model.feature_scale))
+    return np.asarray(np.sqrt((((features - mean) / scale) ** 2).mean(axis=1)), dtype=np.float64)
 
 
 def _own(

@@ -44,11 +44,12 @@ class HeatmapStage(Stage):
 
     name: ClassVar[str] = "heatmap"
 
-    methods: tuple[Method, ...] = ("contribution", "attention", "alone")
+    methods: tuple[Method, ...] = ("contribution", "attention", "alone", "novelty")
     """What is drawn of each tile; a method that the model has not is left out. contribution: what the tile adds, where
     the model tells it exactly; attention: how much the model looked at it, which is no explanation; alone: the answer
-    on the tile as a bag of its own; occlusion: what is lost without it (as many passes as tiles);
-    integrated_gradients, gradient_input; rollout (gashis, gtp, mil_vt, persam); graphcam (gtp)."""
+    on the tile as a bag of its own; novelty: how far its features are from those of the training tiles; occlusion: what
+    is lost without it (as many passes as tiles); integrated_gradients, gradient_input; rollout (gashis, gtp, mil_vt,
+    persam); graphcam (gtp)."""
     channel: Method = "contribution"
     """Which of the methods the picture shows. Attention takes the place of contributions that a model has not."""
     of: str = ""
