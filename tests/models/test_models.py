@@ -70,7 +70,7 @@ def test_bad_sizes_are_refused(dim: int, n_out: int) -> None:
 
 
 def test_a_clinical_record_is_refused_where_no_method_reads_it() -> None:
-    with pytest.raises(ModelError, match="takes no clinical record"):
+    with pytest.raises(ModelError, match="set fusion to concat, gated or film"):
         build_model("abmil", dim=4, n_out=2, factors=(1, 3))
 
 

@@ -96,8 +96,9 @@ class Novelty:
         return np.array([_SCORES[name](said, self.arrays) for name in self.parts], dtype=np.float64)
 
     def to_bytes(self) -> bytes:
-        """As safetensors."""
-        about = {"format": str(FORMAT), "score": self.name}
+        """As safetensors; the same score gives the same bytes."""
+        # One key: the library writes several in any order.
+        about = {"score": f"{FORMAT} {self.name}"}
         return save_arrays({name: np.ascontiguousarray(one) for name, one in self.arrays.items()}, metadata=about)
 
     @classmethod
@@ -105,10 +106,11 @@ class Novelty:
         """Back from `to_bytes`; ModelError for what it did not write."""
         try:
             size = int.from_bytes(data[:8], "little")
-            about = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-            if about.get("format") != str(FORMAT) or about.get("score") not in KINDS:
+            told = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get("score", "")
+            made, _, name = told.partition(" ")
+            if made != str(FORMAT) or name not in KINDS:
                 raise ModelError(f"{where} is no fitted score of unknown slides: run `wsi-mil calibrate` again")
-            return cls(about["score"], load_arrays(data))
+            return cls(name, load_arrays(data))
         except (SafetensorError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"{where} is cut off or no safetensors ({error}): run `wsi-mil calibrate` again"
