@@ -112,9 +112,8 @@ class Encoder(ABC):
             with torch.inference_mode():
                 return self._forward(tiles.to(self.device)).float().cpu()
         except torch.OutOfMemoryError:
-            full = True
-        # Outside of the handler: while it runs, the failed tensors are held by the traceback.
-        if full and self.device.type == "cuda":
+            pass  # cleared below: while the handler runs, the failed tensors are held by the traceback
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,11 +11,10 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_mil.bags import Draw as Draw
+
 Tiles = tuple[NDArray[Any], NDArray[Any]]
 """Features [tile dim] (float16 or float32) and cells [tile 2] (int64) of one bag."""
-
-Draw = Callable[[int], NDArray[np.integer[Any]] | None]
-"""From a number of tiles, which of them are wanted, in rising order; None: all."""
 
 
 @runtime_checkable
