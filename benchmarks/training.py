@@ -53,6 +53,8 @@ def main() -> None:
     if options.only:
         print(json.dumps(run(options.only, options.folder, options.precisions, options.epochs)))
         return
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = options.folder or Path(temporary)
         tiles = write(folder, options.bags)

@@ -14,6 +14,8 @@ from studies import run_stage
 
 from wsi_mil import files
 from wsi_mil.stages import Help, Work, import_bags
+from wsi_mil.stages.audit import site_warning
+from wsi_mil.stages.judgement_pages import audit
 
 
 def _roles(work: Work, roles: dict[str, str]) -> None:
@@ -100,3 +102,27 @@ def test_poison_on_the_test_fold_changes_no_checkpoint(tmp_path: Path) -> None:
     assert run_stage(poisoned, "train")[0].kind == "made"
     for name, data in before.items():
         assert (place / name).read_bytes() == data, name
+
+
+def test_a_site_that_goes_with_the_label_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Folds by patients cannot mend it; the dealing says so, and the report repeats it."""
+    work = bag_study(tmp_path, "train.epochs=1", slides=16)
+    table = tmp_path / "cohort.csv"
+    frame = pd.read_csv(table, dtype=str)
+    frame["site"] = ["north" if label == "tumour" else "south" for label in frame["label"]]
+    frame.to_csv(table, index=False)
+    with caplog.at_level("WARNING", logger="wsi_mil"):
+        through(with_settings(work), "split")
+    (told,) = [record.getMessage() for record in caplog.records if "site and label" in record.getMessage()]
+    assert (
+        "Cramer's V 1.00 over 16 patients; 'normal' comes from 'south' alone, 'tumour' comes from 'north' alone" in told
+    )
+    assert told in audit(with_settings(work)).tables[0].rows[-1]
+
+
+def test_sites_that_know_nothing_of_the_label_are_none(tmp_path: Path) -> None:
+    work = bag_study(tmp_path, "train.epochs=1", slides=24)
+    rows = work.labelled().assign(site=list(work.cohort.column("site")))
+    assert site_warning(rows) == []
+    assert site_warning(rows.assign(site="A")) == []
+    assert site_warning(rows.assign(site=["A" if label == "tumour" else "" for label in rows["label"]])) == []

@@ -15,7 +15,7 @@ from bagged import bag_study, through, with_settings
 from studies import run_stage
 
 from wsi_mil.errors import CohortError, WsiMilError
-from wsi_mil.stages import Work
+from wsi_mil.stages import Work, load_study
 
 Bad = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -74,6 +74,32 @@ TABLES: dict[str, tuple[Bad, tuple[str, ...], str]] = {
         "rows 2, 3: patient 'P000' has the labels 'normal' and 'tumour'",
     ),
     "a name that is no file name": (_cells("slide", {0: "../S000"}), (), "row 2: slide '../S000'"),
+    "one class": (lambda frame: frame.assign(label="normal"), (), "the label 'label' has one value only ('normal')"),
+    "a class of one patient": (
+        _cells("label", {row: "tumour" if row == 3 else "normal" for row in range(16)}),
+        (),
+        "rows 5: the class 'tumour' in 'label' has 1 patient(s), 2 are needed",
+    ),
+    "more folds than patients of a class": (
+        lambda frame: frame,
+        ("split.folds=9",),
+        "the class 'normal' in 'label' has 8 patient(s), 9 are needed",
+    ),
+    "a class without cases": (
+        lambda frame: frame,
+        ("task.classes=[normal,tumour,benign]",),
+        "no row has the class 'benign' in 'label': add cases, or leave it out of task.classes",
+    ),
+    "a class outside of what takes part": (
+        lambda frame: frame.assign(part=["a" if label == "normal" else "b" for label in frame["label"]]),
+        ("split.where={part: a}",),
+        "the label 'label' has one value only ('normal')",
+    ),
+    "a label that is a date": (
+        _cells("label", {3: "4-Mar"}),
+        (),
+        "row 5: the label '4-Mar' in 'label' looks like a date",
+    ),
     "all censored": (_survival(["0"] * 16), SURVIVAL, "all are censored"),
     "events that are words": (_survival(["dead"] * 16), SURVIVAL, "row 2: 'event' is 'dead', no finite number"),
     "a number that is a date": (
@@ -133,14 +159,53 @@ def test_what_spreadsheets_do_to_a_table_is_no_fault(tmp_path: Path, text: str, 
     assert list(frame["label"]) == ["a", "b"]
 
 
+MESSY = """Nummer;slide ;patient;label ;Ort
+1; 001 ;p1;a ;K\u00f6ln
+2;001;p1;b;K\u00f6ln
+3;002;;a;N\u00fcrnberg
+4;003;p3;;K\u00f6ln
+5;4;p4;b;K\u00f6ln
+6;005;p5;4-Mar;K\u00f6ln
+7;1.2E+12;p6;b;K\u00f6ln
+8;absent;p7;c;K\u00f6ln
+9;006;p8;a;K\u00f6ln
+"""
+
+
+@pytest.mark.parametrize(("encoding", "ends"), [("latin-1", "\r\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\n")])
+def test_a_spreadsheet_with_every_fault_is_one_report(tmp_path: Path, encoding: str, ends: str) -> None:
+    """Separator, encoding, line ends and blanks are no fault; all that is one is told, each with its rows."""
+    for name in ("001", "002", "003", "004", "005", "006"):
+        (tmp_path / f"{name}.tiff").touch()
+    (tmp_path / "table.csv").write_bytes(MESSY.replace("\n", ends).encode(encoding))
+    (tmp_path / "study.yaml").write_text(f"cohort: {{table: table.csv, slides: {tmp_path}}}\ntask: {{label: label}}\n")
+    with pytest.raises(CohortError) as caught:
+        Work(tmp_path / "work", load_study(tmp_path / "study.yaml", ["split.folds=3"])).check_cohort()
+    told = str(caught.value)
+    for words in (
+        "rows 2, 3: slide '001' stands there 2 times: keep one row",
+        "row 4: no patient for slide '002'",
+        "rows 5: no label in 'label'",
+        "row 6: no file found for slide '4': a spreadsheet has cut the zeros off '004'; save the column as text",
+        "row 7: the label '4-Mar' in 'label' looks like a date",
+        "row 8: no file found for slide '1.2E+12': a spreadsheet has made a date or a number of its name",
+        "row 9: no file found for slide 'absent': add it, or a column `path`",
+        "rows 9: the class 'c' in 'label' has 1 patient(s), 3 are needed",
+        "rows 2, 4, 10: the class 'a' in 'label' has",
+        "no slide was read",
+    ):
+        assert words in told, told
+    assert not (tmp_path / "work" / "cohort.csv").exists()
+
+
+def test_headers_in_another_case_are_named_together(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("Slide,Label\n1,a\n")
+    (tmp_path / "study.yaml").write_text("cohort: {table: table.csv, slides: none}\ntask: {label: label}\n")
+    with pytest.raises(CohortError, match="no column 'slide': did you mean 'Slide'.; no column 'label': did you mean"):
+        Work(tmp_path / "work", load_study(tmp_path / "study.yaml", [])).check_cohort()
+
+
 FOLDS: dict[str, tuple[Bad, tuple[str, ...], str]] = {
-    "one class": (lambda frame: frame.assign(label="normal"), (), "the label 'label' has one value only ('normal')"),
-    "a class of one patient": (
-        _cells("label", dict.fromkeys(range(3, 16), "normal")),
-        (),
-        "too few patients for 2 folds of 'label': 'tumour' has 1; lower split.folds",
-    ),
-    "more folds than patients of a class": (lambda frame: frame, ("split.folds=9",), "'normal' has 8, 'tumour' has 8"),
     "a fold without events": (
         _survival(["1", *["0"] * 15]),
         (*SURVIVAL, "split.folds=2"),

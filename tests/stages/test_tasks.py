@@ -82,6 +82,7 @@ def test_a_question_goes_the_whole_way(kind: str, cohort: Path, copy_of: Callabl
         assert only["measures"][LEADING[kind]]["value"] is not None
         assert set(only["baselines"]) >= {"mean colour", "layout of the tiles", "bag statistics"}
         assert set(only["patients"]) == set(only["measures"])
+        assert set(only["fold_means"]) == set(only["measures"])
     page = (root / "report/index.html").read_text()
     words = "Performance: much" if kind == "joint" else "Performance"
     assert f"<h2>{words}</h2>" in page

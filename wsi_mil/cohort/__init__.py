@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.clinical import ClinicalEncoder as ClinicalEncoder
     from wsi_mil.cohort.clinical import Record as Record
     from wsi_mil.cohort.labels import class_faults as class_faults
+    from wsi_mil.cohort.labels import count_faults as count_faults
     from wsi_mil.cohort.labels import flag_faults as flag_faults
     from wsi_mil.cohort.labels import flag_strata as flag_strata
     from wsi_mil.cohort.labels import grade_faults as grade_faults
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.splits import ROLES as ROLES
     from wsi_mil.cohort.splits import check_folds as check_folds
     from wsi_mil.cohort.splits import make_folds as make_folds
+    from wsi_mil.cohort.spreadsheet import read_table as read_table
     from wsi_mil.cohort.table import NO_SLIDES as NO_SLIDES
     from wsi_mil.cohort.table import SLIDE_SUFFIXES as SLIDE_SUFFIXES
     from wsi_mil.cohort.table import Cohort as Cohort
     from wsi_mil.cohort.table import find_slides as find_slides
     from wsi_mil.cohort.table import read_cohort as read_cohort
-    from wsi_mil.cohort.table import read_table as read_table
 
 _PLACES = {
     "files_of": "brought",
@@ -40,8 +41,9 @@ _PLACES = {
     "NO_SLIDES": "table",
     "find_slides": "table",
     "read_cohort": "table",
-    "read_table": "table",
+    "read_table": "spreadsheet",
     "class_faults": "labels",
+    "count_faults": "labels",
     "flag_faults": "labels",
     "flag_strata": "labels",
     "grade_faults": "labels",

@@ -44,6 +44,24 @@ def class_faults(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> li
     return _rows(frame, wrong, column, f"none of {', '.join(classes)}")
 
 
+def count_faults(frame: pd.DataFrame, column: str, classes: Sequence[str], *, least: int) -> list[str]:
+    """Classes with fewer than `least` patients, `classes` or those found; a single one; classes without a case."""
+    known = frame[(frame[column] != "") & (frame["patient"] != "")]
+    counts = {name: known["patient"][known[column] == name].nunique() for name in classes or sorted(set(known[column]))}
+    if len(counts) == 1:
+        return [f"the label {column!r} has one value only ({next(iter(counts))!r}): nothing can be learnt from it"]
+    faults = []
+    for name, count in counts.items():
+        if not count:
+            faults.append(f"no row has the class {name!r} in {column!r}: add cases, or leave it out of task.classes")
+        elif count < least:
+            faults.append(
+                f"rows {_listed(frame, frame[column] == name)}: the class {name!r} in {column!r} has {count} "
+                f"patient(s), {least} are needed (two, and one a fold): lower split.folds, or join or leave out classes"
+            )
+    return faults
+
+
 def grade_faults(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> list[str]:
     """Grades whose order is not known, or fewer than three (cells outside `classes` are found elsewhere)."""
     found = sorted(set(frame[column]) - {""})

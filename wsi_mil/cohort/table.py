@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from wsi_mil.cohort.spreadsheet import read_table, rewritten
 from wsi_mil.errors import CohortError, suggestion
 from wsi_mil.layout import id_problem, slide_id
 
@@ -57,35 +56,6 @@ class Cohort:
         return self.frame.set_index("slide")[name]
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV (comma, semicolon or tab; UTF-8 with or without BOM, else Latin-1) as text, blanks trimmed, empty as ""."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CohortError(f"cannot read the table {path}: {error.strerror or error}") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    header = text.partition("\n")[0]
-    if not header.strip():
-        raise CohortError(f"the table {path} is empty: its first line must name the columns")
-    separator = max(",;\t", key=header.count)
-    try:
-        frame = pd.read_csv(
-            io.StringIO(text),
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            quoting=csv.QUOTE_MINIMAL,
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise CohortError(f"the table {path} cannot be read as CSV: {' '.join(str(error).split())}") from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    return frame.map(lambda cell: cell.strip() if isinstance(cell, str) else "")
-
-
 def read_cohort(
     table: Path | None,
     *,
@@ -115,7 +85,9 @@ def read_cohort(
     else:
         frame = read_table(table)
         if "slide" not in frame.columns:
-            raise CohortError(f"{table} has no column 'slide'{suggestion('slide', frame.columns)}")
+            lacking = [name for name in ("slide", *labels) if name not in frame.columns]
+            told = "; ".join(f"no column {name!r}{suggestion(name, frame.columns)}" for name in lacking)
+            raise CohortError(f"{table} has {told}")
         if frame.empty:
             raise CohortError(f"{table} has no rows")
     frame["slide"] = [unicodedata.normalize("NFC", name) for name in frame["slide"]]
@@ -202,7 +174,7 @@ def _place(frame: pd.DataFrame, files: Sequence[Path], table: Path | None) -> li
                 names = ", ".join(str(place) for place in found)
                 faults.append(f"row {row + 2}: slide {name!r} could be any of {names}: say which in a column `path`")
             elif files or table is None:
-                faults.append(f"row {row + 2}: no file found for slide {name!r}: add it, or a column `path`")
+                faults.append(f"row {row + 2}: no file found for slide {name!r}{_as_meant(name, by_id)}")
             else:
                 faults.append(f"row {row + 2}: no file for slide {name!r}: `cohort.slides` finds no slides at all")
     frame["path"] = places
@@ -210,6 +182,16 @@ def _place(frame: pd.DataFrame, files: Sequence[Path], table: Path | None) -> li
     if extra:
         logger.info("%d slide file(s) have no row in the table and take no part", extra)
     return faults
+
+
+def _as_meant(name: str, ids: Iterable[str]) -> str:
+    """What to do about a slide without a file: most often a spreadsheet has changed its name."""
+    bare = [one for one in ids if one.lstrip("0") == name]
+    if bare:
+        return f": a spreadsheet has cut the zeros off {bare[0]!r}; save the column as text"
+    if rewritten(name):
+        return ": a spreadsheet has made a date or a number of its name; save the column as text"
+    return ": add it, or a column `path`"
 
 
 def _scale(frame: pd.DataFrame) -> list[str]:
@@ -239,6 +221,12 @@ def _label_faults(frame: pd.DataFrame, labels: Sequence[str], *, label_of: str, 
             faults += [
                 f"row {row + 2}: unknown label {values[row]!r} in {name!r}{suggestion(values[row], classes)}"
                 for row in frame.index[(values != "") & ~values.isin(list(classes))]
+            ]
+        else:
+            faults += [
+                f"row {row + 2}: the label {values[row]!r} in {name!r} looks like a date or number that a spreadsheet "
+                "made of it: mend it, or list it in task.classes"
+                for row in frame.index[values.map(rewritten)]
             ]
         if label_of == "patient":
             for patient, group in frame[values != ""].groupby("patient", sort=False):

@@ -55,7 +55,13 @@ from wsi_mil.evaluation.intervals import (
 from wsi_mil.evaluation.leakage import SAME_BAG, Signature, near_pairs, sampled, share_found, shared_patients, signature
 from wsi_mil.evaluation.linear import out_of_fold_cox, out_of_fold_ridge
 from wsi_mil.evaluation.localisation import Localisation, centre_scores, localise, tile_ap, tile_auroc
-from wsi_mil.evaluation.measures import class_measures, grade_measures, label_measures, number_measures
+from wsi_mil.evaluation.measures import (
+    class_measures,
+    grade_measures,
+    label_measures,
+    number_measures,
+    within_bounds,
+)
 from wsi_mil.evaluation.metrics import LOWER_IS_BETTER, METRICS, Metric, confusion, find_metric, score
 from wsi_mil.evaluation.removal import Faithfulness, faithfulness, rank_correlation
 from wsi_mil.evaluation.survival import SurvivalCurve, kaplan_meier, log_rank, survival_measures
@@ -170,4 +176,5 @@ __all__ = [
     "tile_ap",
     "tile_auroc",
     "wilson",
+    "within_bounds",
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from math import inf
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from wsi_mil.evaluation.intervals import Statistic
+from wsi_mil.evaluation.intervals import Interval, Statistic
 from wsi_mil.evaluation.metrics import (
     METRICS,
     Draws,
@@ -21,6 +23,19 @@ from wsi_mil.evaluation.metrics import (
 )
 
 Numbers = Float[np.ndarray, "case"]
+
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "log_loss": (0.0, inf),
+    "mae": (0.0, inf),
+    "rmse": (0.0, inf),
+    "grade_mae": (0.0, inf),
+    "r2": (-inf, 1.0),
+    "pearson": (-1.0, 1.0),
+    "spearman": (-1.0, 1.0),
+    "quadratic_kappa": (-1.0, 1.0),
+    "brier": (0.0, 2.0),  # of two classes to 1, of more to 2
+}
+"""What a measure can be; any that is not here lies between 0 and 1."""
 
 
 def class_measures(
@@ -112,6 +127,12 @@ def quadratic_kappa(
     expected = (chance * distance).sum(axis=(1, 2)) / weights.sum(axis=1)
     observed = (table * distance).sum(axis=(1, 2))
     return np.asarray(1 - np.divide(observed, expected, out=np.full(len(weights), np.nan), where=expected > 0))
+
+
+def within_bounds(measure: str, interval: Interval) -> Interval:
+    """The interval cut to what the measure can be: a t interval may reach beyond, where there is nothing."""
+    low, high = BOUNDS.get(measure, (0.0, 1.0))
+    return replace(interval, low=max(interval.low, low), high=min(interval.high, high))
 
 
 def _mean(values: Numbers, weights: Draws) -> Values:

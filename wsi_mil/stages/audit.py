@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING, Any
 from wsi_mil.bags import StoredBag, read_bag
 from wsi_mil.cohort import read_table
 from wsi_mil.errors import BagError, ModelError
-from wsi_mil.evaluation import SAME_BAG, Signature, near_pairs, sampled, share_found, shared_patients, signature
+from wsi_mil.evaluation import (
+    SAME_BAG,
+    Signature,
+    cramers_v,
+    near_pairs,
+    sampled,
+    share_found,
+    shared_patients,
+    signature,
+)
 from wsi_mil.stages.features import bags_of, header_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from wsi_mil.stages.work import Work
 
 logger = logging.getLogger("wsi_mil")
@@ -26,6 +37,9 @@ TCGA_BARCODE = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
 CHECKED = "patients, files, near-duplicate bags, the encoder's pretraining"
 
 MOST_SHOWN = 20
+
+TOGETHER, SURE = 0.3, 0.05
+"""Cramer's V of site and label that is a warning, and the p of a permutation below which it is no chance."""
 
 
 def audit_fold(roles: Mapping[str, Sequence[str]], work: Work) -> dict[str, Any]:
@@ -98,6 +112,26 @@ def tcga_warning(paths: Sequence[tuple[str, Path]]) -> list[str]:
         f"{len(tcga)} of {len(paths)} slides are of TCGA (first {tcga[0][0]!r}), and encoder {encoder.name!r} was "
         f"{'' if encoder.saw_tcga == 'yes' else 'probably '}pretrained on TCGA: these figures may be better than "
         "on slides it never saw; evaluate on another cohort too"
+    ]
+
+
+def site_warning(rows: pd.DataFrame) -> list[str]:
+    """A warning where site and label go together, so that a model can learn the site; rows of patient, label, site.
+
+    By Cramer's V over patients: what folds by patients cannot mend, and folds by sites show.
+    """
+    known = rows[rows["site"] != ""].drop_duplicates("patient")
+    if known["site"].nunique() < 2 or known["label"].nunique() < 2:
+        return []
+    strength, p = cramers_v(list(known["site"]), list(known["label"]))
+    if not (strength >= TOGETHER and p < SURE):
+        return []
+    sites = known.groupby("label")["site"].agg(lambda found: sorted(set(found)))
+    lone = [f"{label!r} comes from {found[0]!r} alone" for label, found in sites.items() if len(found) == 1]
+    return [
+        f"site and label go together (Cramer's V {strength:.2f} over {len(known)} patients"
+        f"{'; ' + ', '.join(lone) if lone else ''}): a model can learn the site in place of the tissue; compare with "
+        "split.by: sites, and look at the baseline 'site alone' of the report"
     ]
 
 

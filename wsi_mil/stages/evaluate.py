@@ -21,8 +21,10 @@ from wsi_mil.evaluation import (
     paired_difference,
 )
 from wsi_mil.heatmaps import heatmap_from_hdf5
+from wsi_mil.stages.answers import ANSWERS
 from wsi_mil.stages.baselines import SlideNumbers, colour_scores, numbers_of, run_baselines
 from wsi_mil.stages.features import bags_of
+from wsi_mil.stages.folded import Folded, fold_means
 from wsi_mil.stages.train import read_folds
 from wsi_mil.stages.truth import Truth
 
@@ -53,6 +55,8 @@ class Evaluation:
     """AUROC of the model less that of each baseline, on the same resamples of the patients."""
     seeds: dict[str, float] = field(default_factory=dict)
     """AUROC of each seed alone."""
+    folds: Folded = field(default_factory=dict)
+    """Each metric of the slides as a mean over the folds."""
     localisation: dict[str, dict[str, Localisation]] = field(default_factory=dict)
     """By group of slides (cross-validation, new), then by score."""
 
@@ -83,8 +87,10 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
         differences[name] = paired_difference(
             "auroc", scored.truth, scored.probabilities, probabilities, scored.patients, draws=draws
         )
+    asked = next(iter(work.study.task.questions.values()))
+    folds = fold_means("", ANSWERS["classification"](asked, scored.classes), known, work)
     localisation = {} if truth is None else localise_maps(work, slides, numbers, baselines, truth)
-    return Evaluation(scored, patients, intervals, differences, _seeds(folder, known, scored), localisation)
+    return Evaluation(scored, patients, intervals, differences, _seeds(folder, known, scored), folds, localisation)
 
 
 def read_slides(work: Work) -> pd.DataFrame:

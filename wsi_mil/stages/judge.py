@@ -17,11 +17,11 @@ from wsi_mil.evaluation import LOWER_IS_BETTER, Fold, Interval, Localisation, St
 from wsi_mil.report import Figure, Headline, Part, TableView, interval_figure, interval_text
 from wsi_mil.stages.answers import ANSWERS, Answers
 from wsi_mil.stages.baselines import BASELINES, SlideNumbers, numbers_of
+from wsi_mil.stages.cases import Cases, cases_of, names_of
 from wsi_mil.stages.evaluate import localise_maps, read_predicted, read_slides
 from wsi_mil.stages.features import bags_of
+from wsi_mil.stages.folded import HEADER, TOLD, Folded, fold_means
 from wsi_mil.stages.pages import METRIC_NAMES
-from wsi_mil.stages.predict import speaking_task
-from wsi_mil.stages.question import known
 from wsi_mil.stages.train import read_folds
 from wsi_mil.stages.truth import Truth
 
@@ -40,22 +40,13 @@ class Judged:
     of: str
     """What a case is: slides or patients."""
     measures: Mapping[str, Interval]
+    folds: Folded
+    """The same as means over the folds."""
     by_patient: Mapping[str, Interval]
     """The same of the mean predictions of each patient; empty where the cases are patients, or have no patients."""
     baselines: Mapping[str, Interval]
     differences: Mapping[str, Interval]
     figures: Sequence[str]
-
-
-@dataclass(frozen=True)
-class _Cases:
-    """Labelled cases that no model had seen."""
-
-    slides: list[list[str]]
-    """Of each case."""
-    patients: list[str]
-    cells: pd.DataFrame
-    answers: NDArray[np.float64]
 
 
 def judge(
@@ -75,7 +66,8 @@ def judge(
         answers = ANSWERS[asked.kind](asked, names_of(name, work))
         cases = cases_of(name, answers, own, work)
         if cases is not None:
-            judged.append(_judge(name, answers, cases, numbers, work, draws=draws))
+            folds = fold_means(name, answers, own, work)
+            judged.append(_judge(name, answers, cases, folds, numbers, work, draws=draws))
     return judged, found
 
 
@@ -102,14 +94,20 @@ def pages(judged: Sequence[Judged]) -> list[Part]:
     for one in judged:
         title = f": {one.name}" if one.name else ""
         rows = [
-            [_named(name), _text(interval), *([_text(one.by_patient[name])] if one.by_patient else [])]
+            [
+                _named(name),
+                _text(interval),
+                *([_text(one.by_patient[name])] if one.by_patient else []),
+                *([one.folds[name].text] if one.folds else []),
+            ]
             for name, interval in one.measures.items()
         ]
         headers = ["measure", f"{one.cases} {one.of}", *(["patients, mean of their slides"] if one.by_patient else [])]
+        headers += [HEADER] if one.folds else []
         text = (
             "Each case is predicted by models that saw neither it nor another slide of its patient. Intervals are 95 % "
             "percentile intervals over resampled patients; they are conditional on the trained models."
-        )
+        ) + (f" {TOLD}" if one.folds else "")
         figures = [Figure(svg) for svg in one.figures]
         parts.append(Part(f"Performance{title}", text, figures=figures, tables=[TableView(headers, rows)]))
         if one.baselines:
@@ -139,6 +137,7 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
             "of": one.of,
             "cases": one.cases,
             "measures": {name: _plain(interval) for name, interval in one.measures.items()},
+            "fold_means": {name: told.plain for name, told in one.folds.items()},
             "patients": {name: _plain(interval) for name, interval in one.by_patient.items()},
             "leading": one.answers.leading,
             "baselines": {name: _plain(interval) for name, interval in one.baselines.items()},
@@ -148,33 +147,15 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def names_of(name: str, work: Work) -> list[str]:
-    """The answers of a question among those of the models."""
-    task = speaking_task(work)
-    parts = {part: one.names for part, one, _ in getattr(task, "parts", ())}
-    return list(parts.get(name, task.names))
-
-
-def cases_of(name: str, answers: Answers, slides: pd.DataFrame, work: Work) -> _Cases | None:
-    """The cases of one question: slides, or patients where all of a patient's slides are read as one."""
-    asked, frame = answers.asked, work.cohort.frame
-    columns = [f"p_{name}_{one}" if name else f"p_{one}" for one in answers.names]
-    labelled = set(frame["slide"][known(asked, frame)])
-    rows = slides[slides["slide"].isin(labelled)]
-    if rows.empty:
-        return None
-    grouped = rows.groupby("patient", sort=False)["slide"].agg(list)
-    if work.study.model.bag_of == "patient":
-        rows = rows.drop_duplicates("patient")
-        members = [list(grouped[patient]) for patient in rows["patient"]]
-    else:
-        members = [[slide] for slide in rows["slide"]]
-    cells = work.rows_of(list(rows["slide"]))
-    return _Cases(members, list(rows["patient"]), cells, rows[columns].to_numpy(np.float64))
-
-
 def _judge(
-    name: str, answers: Answers, cases: _Cases, numbers: dict[str, SlideNumbers], work: Work, *, draws: int
+    name: str,
+    answers: Answers,
+    cases: Cases,
+    folds: Folded,
+    numbers: dict[str, SlideNumbers],
+    work: Work,
+    *,
+    draws: int,
 ) -> Judged:
     truth = answers.truth(cases.cells)
     measures = answers.measures(truth, cases.answers)
@@ -191,6 +172,7 @@ def _judge(
         len(cases.patients),
         "patients" if work.study.model.bag_of == "patient" else "slides",
         intervals,
+        folds,
         _by_patient(name, answers, cases, work, draws=draws),
         own,
         differences,
@@ -203,7 +185,7 @@ def less(first: Statistic, second: Statistic, weights: NDArray[np.float64]) -> N
     return first(weights) - second(weights)
 
 
-def _by_patient(name: str, answers: Answers, cases: _Cases, work: Work, *, draws: int) -> dict[str, Interval]:
+def _by_patient(name: str, answers: Answers, cases: Cases, work: Work, *, draws: int) -> dict[str, Interval]:
     path = work.stage("predict").folder(work) / "patients.csv"
     if not path.exists() or work.study.model.bag_of == "patient":
         return {}
@@ -217,7 +199,7 @@ def _by_patient(name: str, answers: Answers, cases: _Cases, work: Work, *, draws
 
 
 def _run_baselines(
-    answers: Answers, truth: NDArray[np.float64], cases: _Cases, numbers: dict[str, SlideNumbers], work: Work
+    answers: Answers, truth: NDArray[np.float64], cases: Cases, numbers: dict[str, SlideNumbers], work: Work
 ) -> dict[str, NDArray[np.float64]]:
     """Out-of-fold answers of every baseline for the cases; one that the folds are too small for is left out."""
     place = {slide: row for row, slides in enumerate(cases.slides) for slide in slides}

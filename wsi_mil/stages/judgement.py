@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,16 +16,13 @@ from wsi_mil.evaluation import (
     Metric,
     at_decision,
     bootstrap,
-    corrected_interval,
     cramers_v,
     expected_band,
     mean_size,
     patients_covered,
-    score,
 )
-from wsi_mil.stages.calibrate import read_predicted, said_of
+from wsi_mil.stages.calibrate import read_predicted
 from wsi_mil.stages.calibrated import NAME, Calibration, load_calibration
-from wsi_mil.stages.train import read_folds
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -85,9 +82,6 @@ class Judgement:
     rule: str
     notes: list[str]
     refused: str
-    fold_mean: Interval | None = None
-    """Mean AUROC of the folds, Nadeau and Bengio's interval."""
-    folds: tuple[float, ...] = field(default=())
 
 
 def judge_study(work: Work, *, columns: Sequence[str], draws: int) -> Judgement | None:
@@ -104,10 +98,7 @@ def judge_study(work: Work, *, columns: Sequence[str], draws: int) -> Judgement 
         table, level = read_predicted(folder / "patients.csv"), "patient"
         table = table[table["patient"].isin(own["patient"]) & (table["label"] != "")]
     calibration = load_calibration(folder / NAME)
-    told = judge(table, level, calibration, columns=values_of(work, table, level, columns), draws=draws)
-    values, shares = _fold_values(work, slides, calibration)
-    mean = _in_range(corrected_interval(values, tested=shares[0], fitted=shares[1])) if len(values) > 1 else None
-    return Judgement(**{**vars(told), "fold_mean": mean, "folds": tuple(values)})
+    return judge(table, level, calibration, columns=values_of(work, table, level, columns), draws=draws)
 
 
 def judge(
@@ -225,23 +216,7 @@ def _coverage(
     return found
 
 
-def _in_range(one: Interval) -> Interval:
-    """A t interval of an AUROC may reach beyond 0 and 1, where there is nothing."""
-    return replace(one, low=max(one.low, 0.0), high=min(one.high, 1.0))
-
-
 def _association(values: Sequence[str], truth: NDArray[np.int64], patients: Sequence[str]) -> tuple[float, float]:
     first = pd.DataFrame({"value": list(values), "truth": truth.astype(str), "patient": list(patients)})
     first = first.drop_duplicates("patient")
     return cramers_v(list(first["value"]), list(first["truth"]))
-
-
-def _fold_values(work: Work, slides: pd.DataFrame, calibration: Calibration) -> tuple[list[float], tuple[float, float]]:
-    """AUROC of each fold's tested slides, and how many slides a fold tests and learns from."""
-    rows, folds = said_of(work, slides), read_folds(work)
-    values = []
-    for _, part in rows[(rows["repeat"] >= 0) & rows["label"].isin(calibration.classes)].groupby(["repeat", "fold"]):
-        truth = np.array([calibration.classes.index(label) for label in part["label"]], dtype=np.int64)
-        values.append(score("auroc", truth, part[[f"p_{name}" for name in calibration.classes]].to_numpy(np.float64)))
-    sides = folds.assign(test=folds["role"] == "test").groupby(["repeat", "fold"])["test"].agg(["sum", "size"]).mean()
-    return [value for value in values if np.isfinite(value)], (float(sides["sum"]), float(sides["size"] - sides["sum"]))

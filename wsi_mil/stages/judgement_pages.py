@@ -18,9 +18,11 @@ from wsi_mil.report import (
     reliability_figure,
 )
 from wsi_mil.stages import ledger
+from wsi_mil.stages.folded import TOLD
 from wsi_mil.stages.judgement import Group, Judgement, worst
 
 if TYPE_CHECKING:
+    from wsi_mil.stages.evaluate import Evaluation
     from wsi_mil.stages.work import Work
 
 NAMES = {
@@ -39,16 +41,21 @@ NAMES = {
 CLUSTERED = "95 % percentile intervals over resampled patients, conditional on the trained models."
 
 
-def parts_of(told: Judgement | None, work: Work, seeds: Mapping[str, float]) -> list[Part]:
+def parts_of(told: Judgement | None, evaluated: Evaluation | None, work: Work) -> list[Part]:
     """All parts, or one that says why there are none."""
     found = [audit(work)] if work.study.predict.models is None else []
+    last = [uncertainty(evaluated)] if evaluated else []
     if told is None:
         record = ledger.read_record(work.stage("calibrate"), "slides", work)
         why = record["facts"].get("skipped") if record and record["facts"] else "run `wsi-mil calibrate`"
-        return [*found, Part("Calibration", f"Not calibrated: {why or 'there is no labelled prediction to judge'}.")]
+        return [
+            *found,
+            Part("Calibration", f"Not calibrated: {why or 'there is no labelled prediction to judge'}."),
+            *last,
+        ]
     found += [calibration(told), sets(told)]
     found += [subgroups(column, groups, told) for column, groups in told.groups.items()]
-    return [*found, uncertainty(told, seeds)]
+    return [*found, *last]
 
 
 def audit(work: Work) -> Part:
@@ -61,6 +68,8 @@ def audit(work: Work) -> Part:
             rows.append([item.name, str(told["bags"]), "; ".join(told["warnings"]) or "nothing"])
         elif record and record["outcome"] == "failed":
             rows.append([item.name, "–", record["why"]])
+    dealt = ledger.read_record(work.stage("split"), "folds", work)
+    rows += [["dealing", "–", warning] for warning in ((dealt or {}).get("facts") or {}).get("warnings", [])]
     text = (
         "Before a fold is trained, nothing of its test role may be among what it learns from: no patient, no file "
         "under two names, no bag with the same or nearly the same tiles, no slide that the encoder is known to "
@@ -147,24 +156,21 @@ def subgroups(column: str, groups: Mapping[str, Group], told: Judgement) -> Part
     return Part(f"By {column}", text, figures=figures, tables=[TableView(headers, rows)])
 
 
-def uncertainty(told: Judgement, seeds: Mapping[str, float]) -> Part:
-    """Fold means, seeds and patients apart."""
-    rows = []
-    if told.fold_mean is not None:
-        spread = f"{min(told.folds):.3f} to {max(told.folds):.3f}"
-        rows.append([f"mean AUROC of {len(told.folds)} folds", _text(told.fold_mean), f"folds from {spread}"])
-    overall = told.measures["calibrated"]["brier"]
-    rows.append(["Brier score, pooled", _text(overall), "patients resampled"])
-    spread_of = seed_spread(seeds, told.fold_mean) if told.fold_mean is not None else None
-    text = (
-        "The interval of the fold mean is Nadeau and Bengio's, which knows that folds and repeats share training "
-        f"patients. All other intervals are {CLUSTERED[0].lower()}{CLUSTERED[1:]}"
-    )
-    if len(seeds) > 1:
+def uncertainty(evaluated: Evaluation) -> Part:
+    """What chooses the figures besides the model: patients, folds, seeds."""
+    pooled, folds, seeds = evaluated.slides.metrics["auroc"], evaluated.folds.get("auroc"), evaluated.seeds
+    rows = [["AUROC, all folds' slides together", _text(pooled), "patients, resampled"]]
+    if folds is not None:
+        known = [value for value in folds.values if value == value]
+        rows.append(["AUROC, mean over folds", folds.text, f"folds, from {min(known):.3f} to {max(known):.3f}"])
+    text = f"Percentile intervals are {CLUSTERED[0].lower()}{CLUSTERED[1:]} {TOLD}"
+    spread = seed_spread(seeds, pooled)
+    if spread is not None:
         values = list(seeds.values())
-        text += f" Between {len(seeds)} seeds the AUROC runs from {min(values):.3f} to {max(values):.3f}"
-        text += f" (standard deviation {spread_of.seeds:.3f})" if spread_of else ""
-        text += ": luck of training, which no interval over patients holds."
+        mean, reach = sum(values) / len(values), f"seeds, from {min(values):.3f} to {max(values):.3f}"
+        told = f"{mean:.3f}, standard deviation {spread.seeds:.3f} ({spread.patients:.3f} of patients)"
+        rows.append([f"AUROC, single seeds ({len(values)})", told, reach])
+        text += " Between seeds varies the luck of training, which no interval over patients holds."
     return Part("Uncertainty of the figures", text, tables=[TableView(["figure", "value", "what varies"], rows)])
 
 
@@ -180,7 +186,6 @@ def figures_of(told: Judgement) -> dict[str, Any]:
             for column, groups in told.groups.items()
         },
         "association": {name: {"cramers_v": v, "p": p} for name, (v, p) in told.association.items()},
-        "fold_mean_auroc": None if told.fold_mean is None else _plain(told.fold_mean),
     }
 
 

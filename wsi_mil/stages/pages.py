@@ -25,6 +25,7 @@ from wsi_mil.report import (
 from wsi_mil.stages import ledger
 from wsi_mil.stages.baselines import BASELINES
 from wsi_mil.stages.evaluate import Evaluation, Scored
+from wsi_mil.stages.folded import HEADER, TOLD
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -76,14 +77,16 @@ def performance(told: Evaluation) -> Part:
     for name, interval in told.slides.metrics.items():
         better = " (lower is better)" if name in LOWER_IS_BETTER else ""
         row = [METRIC_NAMES.get(name, name) + better, _text(interval)]
-        rows.append(row + ([_text(told.patients.metrics[name])] if told.patients else []))
+        row += [_text(told.patients.metrics[name])] if told.patients else []
+        rows.append(row + ([told.folds[name].text] if told.folds else []))
     headers = ["metric", f"{len(told.slides.names)} slides"]
     headers += [f"{len(told.patients.names)} patients"] if told.patients else []
+    headers += [HEADER] if told.folds else []
     text = (
         "Each slide is predicted by models that saw neither it nor another slide of its patient. Intervals are 95 % "
         "percentile intervals over resampled patients; they are conditional on the trained models. Classes are called "
         "at the highest probability."
-    )
+    ) + (f" {TOLD}" if told.folds else "")
     if len(told.seeds) > 1:
         values = np.array(list(told.seeds.values()))
         text += f" Seeds alone: AUROC {values.mean():.3f}, standard deviation {values.std(ddof=1):.3f}."

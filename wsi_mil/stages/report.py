@@ -115,7 +115,7 @@ class Report(Stage):
         told = evaluate(work, draws=self.draws, truth=truth)
         trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
         parts = [pages.performance(told), pages.baselines(told)] if told else []
-        reliance = judgement_pages.parts_of(trusted, work, told.seeds if told else {})
+        reliance = judgement_pages.parts_of(trusted, told, work)
         reliance += rejection_page.part(work)
         both = [*_in("Results", [*parts, *others]), *_in("Reliance", reliance)]
         return told, (), trusted, told.localisation if told else {}, both
@@ -204,6 +204,7 @@ def _figures(
 
         return {**figures, "questions": of_questions(judged)}
     figures["slides"] = {name: _plain(one) for name, one in told.slides.metrics.items()}
+    figures["fold_means"] = {name: one.plain for name, one in told.folds.items()}
     figures["patients"] = {name: _plain(one) for name, one in told.patients.metrics.items()} if told.patients else None
     figures["baselines_auroc"] = {name: _plain(one) for name, one in told.baselines.items()}
     figures["auroc_less_baseline"] = {name: _plain(one) for name, one in told.differences.items()}

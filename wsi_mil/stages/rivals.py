@@ -11,9 +11,10 @@ from wsi_mil.errors import StageError, WsiMilError
 from wsi_mil.evaluation import Interval, Statistic, bootstrap_statistic
 from wsi_mil.report import Figure, Part, TableView, interval_figure, interval_text
 from wsi_mil.stages.answers import ANSWERS
+from wsi_mil.stages.cases import cases_of, names_of
 from wsi_mil.stages.comparing import Comparison, compare_studies
 from wsi_mil.stages.evaluate import read_predicted
-from wsi_mil.stages.judge import cases_of, less, names_of
+from wsi_mil.stages.judge import less
 from wsi_mil.stages.pages import METRIC_NAMES
 
 if TYPE_CHECKING:

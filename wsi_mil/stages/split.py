@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,6 +13,7 @@ from wsi_mil import files
 from wsi_mil.cohort import files_of, folds_by_column, make_folds, read_brought
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import StageError
+from wsi_mil.stages.audit import site_warning
 from wsi_mil.stages.question import check_events
 from wsi_mil.stages.stage import Item, Stage, Tick
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from wsi_mil.stages.work import Work
+
+
+logger = logging.getLogger("wsi_mil")
 
 
 class Split(Stage):
@@ -108,7 +113,30 @@ class Split(Stage):
             )
         check_events(work.study.task, folds, work.cohort.frame)
         draft.write_text(folds.to_csv(index=False), encoding="utf-8")
-        return {"slides": folds["slide"].nunique(), "patients": folds["patient"].nunique()}
+        warnings = self._warnings(work)
+        for warning in warnings:
+            logger.warning("%s", warning)
+        return {"slides": folds["slide"].nunique(), "patients": folds["patient"].nunique(), "warnings": warnings}
+
+    @property
+    def patients_needed(self) -> int:
+        """Of each class, for the folds to be dealt; brought folds have been dealt."""
+        if self.table is not None or self.column:
+            return 1
+        return max(2, self.folds if self.by == "patients" else 2)
+
+    def taking_part(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a table within `where`."""
+        for name, wanted in self.where.items():
+            if name in frame.columns:
+                frame = frame[frame[name].isin(wanted)]
+        return frame
+
+    def _warnings(self, work: Work) -> list[str]:
+        """What the folds cannot mend: a site that goes with the label."""
+        rows = work.labelled()
+        sites = work.cohort.column("site").loc[list(rows["slide"])].to_numpy()
+        return site_warning(rows.assign(site=sites)) if self.by == "patients" else []
 
     def _rows(self, work: Work) -> pd.DataFrame:
         """The rows that take part, with their sites or the column where folds are made from them."""

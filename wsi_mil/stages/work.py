@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_mil import files
-from wsi_mil.cohort import ClinicalEncoder, Cohort, read_cohort
+from wsi_mil.cohort import ClinicalEncoder, Cohort, count_faults, read_cohort
 from wsi_mil.errors import CohortError, StageError
 from wsi_mil.slides import Slide, open_slide
 from wsi_mil.stages import question
@@ -52,7 +52,7 @@ class Work:
             label_of=section.label_of,
             classes=task.classes,
             missing_labels="predict" if several else section.missing_labels,
-            further=lambda frame: question.faults(task, frame, missing_labels=section.missing_labels),
+            further=self._further_faults,
         )
         self._check_clinical(cohort)
         text = cohort.frame.to_csv(index=False)
@@ -60,6 +60,15 @@ class Work:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             files.write_text(path, text)
         return cohort
+
+    def _further_faults(self, frame: pd.DataFrame) -> list[str]:
+        """Of the label columns as the task reads them, and of the classes as the folds need them."""
+        task, split = self.study.task, self.study.split
+        faults = question.faults(task, frame, missing_labels=self.study.cohort.missing_labels)
+        if task.kind == "classification" and task.label in frame.columns and self.study.predict.models is None:
+            rows = split.taking_part(frame)
+            faults += count_faults(rows, task.label, task.classes, least=split.patients_needed)
+        return faults
 
     def _check_clinical(self, cohort: Cohort) -> None:
         told = self.study.cohort.clinical
