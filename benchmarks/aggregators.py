@@ -122,13 +122,13 @@ def resident(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def ours(name: str, features: Any, places: Any) -> Callable[[], None]:
+def ours(name: str, features: Any, places: Any, **options: Any) -> Callable[[], None]:
     """A training step of one of our methods, its auxiliary values included."""
     import torch
 
     from wsi_mil.models import build_model
 
-    model = build_model(name, dim=DIM, n_out=2).to(features.device).train()
+    model = build_model(name, dim=DIM, n_out=2, **options).to(features.device).train()
     offsets = torch.tensor([0, len(features)])
 
     def step() -> None:

@@ -9,7 +9,16 @@ import torch
 from contracts.planted import ragged
 from torch import Tensor
 
-from wsi_mil.models.graph import SquareConvolution, cut_losses, degrees, neighbour_edges, neighbour_sum, squares
+from wsi_mil.models import graph
+from wsi_mil.models.graph import (
+    SquareConvolution,
+    cut_losses,
+    degrees,
+    neighbour_edges,
+    neighbour_softmax,
+    neighbour_sum,
+    squares,
+)
 from wsi_mil.models.layers import Segments, segments
 
 
@@ -45,6 +54,33 @@ def test_edges_against_all_pairs() -> None:
     assert edges.shape[1] == int(wanted.sum())
     values = torch.randn(116, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(neighbour_sum(values, edges), wanted.float() @ values)
+
+
+def test_a_picture_of_the_grid_gives_what_sorting_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cells, offsets = ragged(60, 1, 35)
+    cells -= 7
+    parts = segments(offsets, device=torch.device("cpu"))
+    drawn, around = neighbour_edges(cells, parts), squares(cells, parts)
+    assert graph._picture(*graph._keys(cells, parts)) is not None
+    assert graph._picture(*graph._keys(cells * 50, parts)) is None  # wide and empty
+    monkeypatch.setattr(graph, "_picture", lambda keys, height: None)
+    found = neighbour_edges(cells, parts)
+    assert set(map(tuple, drawn.T.tolist())) == set(map(tuple, found.T.tolist()))
+    assert (drawn[1].diff() >= 0).all()
+    assert torch.equal(squares(cells, parts), around)
+
+
+def test_gradients_of_the_softmax_over_neighbours() -> None:
+    random = torch.Generator().manual_seed(0)
+    _, cells, offsets = ragged(12, 1)  # the last tile is alone
+    edges = neighbour_edges(cells, segments(offsets, device=torch.device("cpu")))
+    values = torch.randn(13, 3, dtype=torch.float64, generator=random).requires_grad_()
+    temperature = torch.tensor([1.7], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, t: neighbour_softmax(x, t, edges), (values, temperature))
+    heard = neighbour_softmax(values, temperature, edges)
+    for tile in range(13):
+        around = values[edges[0, edges[1] == tile]]
+        torch.testing.assert_close(heard[tile], ((1.7 * around).softmax(0) * around).sum(0))
 
 
 def _cliques(*, bridge: bool) -> Tensor:

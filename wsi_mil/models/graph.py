@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,15 +14,38 @@ from wsi_mil.models.layers import Segments, segment_sum
 _SQUARE = [(across, down) for down in (-1, 0, 1) for across in (-1, 0, 1)]
 _HALF = ((1, 0), (0, 1), (1, 1), (1, -1))
 """One of each two opposite ways to a neighbour."""
+_ROOM = 16
+"""Cells a tile up to which a picture of the grid is cheaper than sorting."""
 
 
 def neighbour_edges(cells: Int64[Tensor, "tile 2"], parts: Segments) -> Int64[Tensor, "2 edge"]:
     """Edges, both ways, between tiles of one bag whose cells touch at a side or a corner.
 
-    Row 0 is where an edge comes from, row 1, rising, where it goes. Time O(N log N), by sorting the cells. Tiles on
+    Row 0 is where an edge comes from, row 1, rising, where it goes. Time O(N): tiles are laid into a picture of the
+    grid, or, where the grid is wide and empty or cells hold several tiles, O(N log N), by sorting the cells. Tiles on
     one cell have the same neighbours and no edge between them.
     """
     keys, height = _keys(cells, parts)
+    picture = _picture(keys, height)
+    if picture is None:
+        return _sorted_edges(keys, height)
+    steps = [across * height + down for across, down in _SQUARE if across or down]
+    around = picture[keys[:, None] + keys.new_tensor(steps)]  #                           tile 8
+    there = (around >= 0).nonzero()
+    return torch.stack([around[there[:, 0], there[:, 1]], there[:, 0]])
+
+
+def _picture(keys: Tensor, height: int) -> Tensor | None:
+    """The tile on each cell, -1 where there is none; None where it would be large or a cell holds several."""
+    area = int(keys.max()) + height + 2
+    if area > _ROOM * len(keys):
+        return None
+    tiles = torch.arange(len(keys), device=keys.device)
+    picture = keys.new_full((area,), -1).index_copy_(0, keys, tiles)
+    return picture if bool((picture[keys] == tiles).all()) else None
+
+
+def _sorted_edges(keys: Tensor, height: int) -> Tensor:
     ordered, order = keys.sort(stable=True)
     tiles = torch.arange(len(keys), device=keys.device)
     sources, targets = [], []
@@ -54,11 +77,14 @@ def _keys(cells: Tensor, parts: Segments) -> tuple[Tensor, int]:
 def squares(cells: Int64[Tensor, "tile 2"], parts: Segments) -> Int64[Tensor, "tile 9"]:
     """The tiles of the 3 x 3 cells around each tile, row by row, itself in the middle; -1 where there is none.
 
-    Of several tiles on one cell the first is given. Time O(N log N).
+    Of several tiles on one cell the first is given. Time as for `neighbour_edges`.
     """
     keys, height = _keys(cells, parts)
+    wanted = keys[:, None] + keys.new_tensor([across * height + down for across, down in _SQUARE])
+    picture = _picture(keys, height)
+    if picture is not None:
+        return picture[wanted]
     ordered, order = keys.sort(stable=True)
-    wanted = torch.stack([keys + (across * height + down) for across, down in _SQUARE], dim=1)
     place = torch.searchsorted(ordered, wanted).clamp_max(len(ordered) - 1)
     return torch.where(ordered[place] == wanted, order[place], -1)
 
@@ -86,10 +112,39 @@ class SquareConvolution(nn.Module):
 
 def neighbour_sum(values: Float[Tensor, "tile column"], edges: Int64[Tensor, "2 edge"]) -> Float[Tensor, "tile column"]:
     """For each tile the sum over its neighbours: A X, with every edge both ways."""
-    if bool((edges[1].diff() < 0).any()):
-        edges = edges[:, edges[1].argsort(stable=True)]
-    summed: Tensor = _NeighbourSum.apply(values, edges)
+    summed: Tensor = _NeighbourSum.apply(values, _Rows.of(edges, len(values)))
     return summed
+
+
+def neighbour_softmax(
+    values: Float[Tensor, "tile column"], temperature: Float[Tensor, "1"], edges: Int64[Tensor, "2 edge"]
+) -> Float[Tensor, "tile column"]:
+    """sum_j softmax_j(t x_j) x_j over the neighbours j of each tile, each column by itself; 0 where there is none.
+
+    In float32 at least, under autocast too. Every edge both ways. Derivatives of derivatives are not to be had.
+    """
+    precision = torch.promote_types(values.dtype, torch.float32)
+    told = values.to(precision), temperature.to(precision), _Rows.of(edges, len(values))
+    heard: Tensor = _NeighbourSoftmax.apply(*told)
+    return heard.to(values.dtype)
+
+
+class _Rows(NamedTuple):
+    """The edges as the rows of a sparse matrix."""
+
+    sources: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, edges: Tensor, tiles: int) -> _Rows:
+        if bool((edges[1].diff() < 0).any()):
+            edges = edges[:, edges[1].argsort(stable=True)]
+        counts = degrees(edges, tiles)
+        return cls(edges[0], counts.cumsum(0) - counts)
+
+    def sums(self, values: Tensor) -> Tensor:
+        whole = values.to(torch.promote_types(values.dtype, torch.float32)).contiguous()
+        return functional.embedding_bag(self.sources, whole, self.starts, mode="sum").to(values.dtype)
 
 
 class _NeighbourSum(torch.autograd.Function):
@@ -99,19 +154,42 @@ class _NeighbourSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, edges: Tensor) -> Tensor:
-        ctx.save_for_backward(edges)
-        return _sum_rows(values, edges)
+    def forward(ctx: Any, values: Tensor, rows: _Rows) -> Tensor:
+        ctx.rows = rows
+        return rows.sums(values)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
-        return _sum_rows(slopes[0], ctx.saved_tensors[0]), None
+        return ctx.rows.sums(slopes[0]), None
 
 
-def _sum_rows(values: Tensor, edges: Tensor) -> Tensor:
-    counts = degrees(edges, len(values))
-    whole = values.to(torch.promote_types(values.dtype, torch.float32)).contiguous()
-    return functional.embedding_bag(edges[0], whole, counts.cumsum(0) - counts, mode="sum").to(values.dtype)
+class _NeighbourSoftmax(torch.autograd.Function):
+    """With e = exp(t x): s = A (e x) / A e, and back, for g the gradient of s and r = g / A e:
+
+    dx = e (A r + t c), dt = sum(e x c), where c = x A r - A (r s). Written out, since what autograd keeps and copies
+    for it took more time than the layer's matrix products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, temperature: Tensor, rows: _Rows) -> Tensor:
+        heat = values * temperature
+        # One shift for all tiles is enough: after the norm no value is far from the others.
+        weights = heat.sub_(heat.amax(dim=0)).exp_()
+        below = rows.sums(weights)
+        below.masked_fill_(below == 0, 1.0)  # no neighbours: nothing is heard
+        heard = rows.sums(weights * values).div_(below)
+        ctx.rows = rows
+        ctx.save_for_backward(values, temperature, weights, below, heard)
+        return heard
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:
+        values, temperature, weights, below, heard = ctx.saved_tensors
+        share = slopes[0] / below
+        direct = ctx.rows.sums(share)
+        change = ctx.rows.sums(share.mul_(heard)).neg_().addcmul_(values, direct).mul_(weights)
+        warmer = (change.flatten() @ values.flatten()).reshape(1)
+        return change.mul_(temperature).addcmul_(weights, direct), warmer, None
 
 
 def degrees(edges: Int64[Tensor, "2 edge"], tiles: int) -> Int64[Tensor, "tile"]:

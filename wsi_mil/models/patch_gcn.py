@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models.aggregator import Aggregator, Clinical, Pooled, Weights
-from wsi_mil.models.graph import neighbour_edges, neighbour_sum
+from wsi_mil.models.graph import degrees, neighbour_edges, neighbour_softmax, neighbour_sum
 from wsi_mil.models.layers import Attention, Projection, attention_pooled, segments
 
 
@@ -16,7 +17,9 @@ class PatchGCN(Aggregator):
     """h^0 = relu(P x);  h^(l+1) = h^l + M(g^l + agg(g^l)), with g^l = relu(LN(h^l)) and M a layer of two;
 
     agg_i = sum_j softmax_j(t g_j) * (g_j), over the up to 8 tiles j that touch tile i, each column by itself, t
-    learned; then gated attention over relu(C [h^0, ..., h^L]).
+    learned; then gated attention over relu(C [h^0, ..., h^L]). With `message="mean"` a step is the plain graph
+    convolution of Kipf and Welling, h^(l+1) = relu(LN(W mean of h^l over tile and neighbours)), of a quarter of the
+    arithmetic.
 
     A tile's contribution is exact as a sum, and includes what the tile has heard of its neighbours. Departure: the
     attention pools the joined layers without the paper's further layer of two.
@@ -39,15 +42,20 @@ class PatchGCN(Aggregator):
         layers: int = 3,
         hidden: int = 128,
         attention: int = 128,
+        message: str = "softmax",
         dropout: float = 0.25,
     ) -> None:
         super().__init__()
         if layers < 1:
             raise ModelError(f"patch_gcn: layers is {layers}; without one it is abmil")
+        if message not in ("softmax", "mean"):
+            raise ModelError(f'patch_gcn: message is {message!r}; it is "softmax" or "mean"')
         self.queries = ("tiles",)
         self.embedding_dim = hidden
         self.projection = Projection(dim, hidden, dropout=dropout)
-        self.layers = nn.ModuleList(GraphLayer(hidden) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            GraphLayer(hidden) if message == "softmax" else MeanLayer(hidden) for _ in range(layers)
+        )
         self.join = Projection(hidden * (layers + 1), hidden, dropout=dropout)
         self.attention = Attention(hidden, attention, 1, gated=True, dropout=0.0)
 
@@ -64,8 +72,17 @@ class PatchGCN(Aggregator):
         made = [self.projection(features)]  #                                             tile hidden, each
         for layer in self.layers:
             made.append(layer(made[-1], edges))
-        tiles = self.join(torch.cat(made, dim=1))
+        tiles = self._joined(made)
         return attention_pooled(tiles, self.attention(tiles), parts)
+
+    def _joined(self, made: list[Tensor]) -> Tensor:
+        """relu(C [h^0, ..., h^L]), layer by layer, so that they are never copied side by side."""
+        columns = self.join.linear.weight.split(made[0].shape[1], dim=1)
+        total = functional.linear(made[0], columns[0], self.join.linear.bias)
+        for part, column in zip(made[1:], columns[1:], strict=True):
+            total = torch.addmm(total, part, column.T)
+        tiles: Tensor = self.join.dropout(total.relu_())
+        return tiles
 
 
 class GraphLayer(nn.Module):
@@ -75,18 +92,29 @@ class GraphLayer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
         self.temperature = nn.Parameter(torch.ones(1))
-        self.mlp = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, hidden))
+        self.mlp = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.ReLU(inplace=True), nn.Linear(2 * hidden, hidden))
 
     def forward(
         self, tiles: Float[Tensor, "tile hidden"], edges: Int64[Tensor, "2 edge"]
     ) -> Float[Tensor, "tile hidden"]:
         """Tiles after one more step along the edges."""
-        known = self.norm(tiles).relu()
-        whole = known.to(torch.promote_types(known.dtype, torch.float32))
-        heat = self.temperature * whole
-        # One shift for all tiles is enough: after the norm no value is far from the others.
-        weights = (heat - heat.detach().amax(dim=0)).exp()
-        above, below = neighbour_sum(torch.cat([weights * whole, weights], dim=1), edges).chunk(2, dim=1)
-        heard = torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
-        mixed: Tensor = tiles + self.mlp(known + heard.to(known.dtype))
+        known = self.norm(tiles).relu_()
+        mixed: Tensor = self.mlp(known + neighbour_softmax(known, self.temperature, edges)).add_(tiles)
+        return mixed
+
+
+class MeanLayer(nn.Module):
+    """relu(LN(W (h_i + sum_j h_j) / (1 + number of neighbours)))."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(
+        self, tiles: Float[Tensor, "tile hidden"], edges: Int64[Tensor, "2 edge"]
+    ) -> Float[Tensor, "tile hidden"]:
+        """Tiles after one more step along the edges."""
+        share = (1 / (1 + degrees(edges, len(tiles)))).to(tiles.dtype)[:, None]
+        mixed: Tensor = self.norm(self.linear((tiles + neighbour_sum(tiles, edges)) * share)).relu_()
         return mixed
