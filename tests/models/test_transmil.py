@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import build_model
-from wsi_mil.models.transmil import close_ranks, nystrom, pseudo_inverse
+from wsi_mil.models.transmil import Nystrom, along, close_ranks, nystrom, pseudo_inverse
 
 SMALL = {"hidden": 16, "heads": 2, "landmarks": 32}
 
@@ -47,6 +47,33 @@ def test_tokens_alike_give_their_mean() -> None:
     alike = torch.ones(2, 20, 4, dtype=torch.float64)
     seen = nystrom(alike, alike, value, landmarks=1)
     torch.testing.assert_close(seen, value.mean(1, keepdim=True).expand_as(value))
+
+
+@pytest.mark.parametrize("tokens", [1, 17, 64, 65, 200])
+def test_the_convolution_along_the_tokens_is_that_of_torch(tokens: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(2, tokens, 3, dtype=torch.float64, generator=random)
+    taps = torch.randn(2, 33, dtype=torch.float64, generator=random)
+    wanted = functional.conv1d(values.permute(2, 0, 1), taps[:, None], padding=16, groups=2).permute(1, 2, 0)
+    torch.testing.assert_close(along(values, taps), wanted)
+
+
+@pytest.mark.parametrize("tokens", [1, 9, 40])
+def test_the_first_token_alone_is_that_of_all(tokens: int) -> None:
+    """With as many landmarks as tokens and fewer: the same answer and gradients at half the cost."""
+    torch.manual_seed(0)
+    layer = Nystrom(16, heads=2, landmarks=10, dropout=0.0).double()
+    heard = torch.randn(tokens, 16, dtype=torch.float64, requires_grad=True)
+    whole = layer(heard)[0]
+    alone, likeness = layer.first(heard)
+    torch.testing.assert_close(alone, whole)
+    known = [heard, *layer.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(alone.square().sum(), known), torch.autograd.grad(whole.square().sum(), known), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    query, key, _ = layer.inward(layer.norm(heard)).reshape(tokens, 3, 2, 8).unbind(1)
+    torch.testing.assert_close(likeness, torch.einsum("hp,thp->t", query[0], key) / 2 / 8**0.5)
 
 
 def test_close_ranks() -> None:
