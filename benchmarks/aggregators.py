@@ -32,8 +32,6 @@ QUADRATIC = ("gashis", "mil_vt", "persam")
 MOST_QUADRATIC = 10_000
 LIMIT_S = 240
 PEERS = ("abmil", "clam", "dsmil", "gtp", "patch_gcn", "patch_gcn mean", "transmil")
-ROUNDS = 2
-"""Processes a cell, where there is a peer to take turns with."""
 
 
 def main() -> None:
@@ -42,6 +40,7 @@ def main() -> None:
     parser.add_argument("--models", default="")
     parser.add_argument("--tiles", default="1000,10000,50000,200000")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=2, help="processes a cell, where a peer takes turns")
     parser.add_argument("--one", nargs=3, metavar=("WHOSE", "MODEL", "TILES"), help="used by the command itself")
     arguments = parser.parse_args()
     if arguments.one:
@@ -57,7 +56,7 @@ def main() -> None:
         beside = ("ours", "torchmil") if name in (*PEERS, "graph") else ("ours",)
         cells: dict[str, list[str]] = {whose: [] for whose in beside}
         for size in sizes:
-            turns = range(ROUNDS if len(beside) > 1 else 1)
+            turns = range(arguments.rounds if len(beside) > 1 else 1)
             rounds = [[run_one(whose, name, size, arguments.device) for whose in beside] for _ in turns]
             for whose, found in zip(beside, zip(*rounds, strict=True), strict=True):
                 best = min(found, key=lambda one: float(one.get("seconds", math.inf)))

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from studies import open_work, run_stage
 
+from wsi_mil.heatmaps import Heatmap, heatmap_from_hdf5
 from wsi_mil.stages import Work
 from wsi_mil.stages.members import weigh_members
 
@@ -45,7 +46,6 @@ def test_an_ensemble_is_the_weighted_mean_of_its_members(members: Path, cohort: 
     assert run_stage(work, "predict")[0].kind == "found"
     decided = run_stage(work, "calibrate")[0]
     assert (decided.kind, decided.facts["source"]) == ("made", "cross-fitted")
-    assert {one.kind for one in run_stage(work, "heatmap")} == {"failed"}
     assert run_stage(work, "report")[0].kind == "made"
 
 
@@ -92,3 +92,53 @@ def test_members_that_are_not_there_are_named(cohort: Path, copy_of: Callable[..
     outcome = run_stage(work, "predict")[0]
     assert outcome.kind == "failed"
     assert "'clam' of predict.members has no models" in outcome.why
+
+
+def test_the_map_of_an_ensemble_is_the_weighted_mean_of_ranks(members: Path, cohort: Path) -> None:
+    for name in ("abmil", "mean"):
+        settings = (f"model={{name: {name}}}", "train.epochs=2", "split.calibrate=0.3", "heatmap.export=[]")
+        own = open_work(cohort, members, *settings)
+        run_stage(own, "predict")
+        assert "made" in {one.kind for one in run_stage(own, "heatmap")}
+    work = open_work(cohort, members, *JOINT, "split.calibrate=0.3")
+    run_stage(work, "predict")
+    outcomes = run_stage(work, "heatmap")
+    assert {one.kind for one in outcomes} <= {"made", "empty"}, [one.why for one in outcomes]
+    rows = pd.read_csv(members / "predict" / "joint" / "models.csv", dtype={"slide": str})
+    slide = str(rows["slide"].iloc[0])
+    weights = rows[rows["slide"] == slide].set_index("model")["weight"]
+    wanted = 0.0
+    for name in ("abmil", "mean"):
+        one = _map(members / "heatmap" / name / slide)
+        values = one.column("contribution_lesion")
+        ranks = (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
+        wanted = wanted + weights[name] * ranks / (len(values) - 1)
+    found = _map(members / "heatmap" / "joint" / slide)
+    np.testing.assert_allclose(found.column("contribution_lesion"), wanted, atol=1e-5)
+    assert found.model.startswith("weighted mean rank of abmil (")
+    assert set(found.kinds.values()) == {"mean rank"}
+    said = pd.read_csv(members / "predict" / "joint" / "slides.csv", dtype={"slide": str}).set_index("slide")
+    assert found.prediction["lesion"] == pytest.approx(said.loc[slide, "p_lesion"])
+    assert {one.kind for one in run_stage(work, "heatmap")} <= {"found", "empty"}
+    assert run_stage(work, "report")[0].kind == "made"
+
+
+def test_a_member_without_contributions_is_left_out_of_the_map(cohort: Path, copy_of: Callable[..., Work]) -> None:
+    root = copy_of("tissue", "tile", "extract", "split", "train").root
+    small = "model={name: gtp, options: {hidden: 16, clusters: 4, depth: 1, heads: 2}}"
+    run_stage(open_work(cohort, root, small, "train.epochs=1"), "train")
+    slide = ""
+    for told in ("[abmil, gtp]", "[gtp]"):
+        work = open_work(cohort, root, "model.label=joint", f"predict.members={told}")
+        run_stage(work, "predict", redo=True)
+        outcomes = run_stage(work, "heatmap", redo=True)
+        if told == "[gtp]":
+            assert {one.kind for one in outcomes} == {"empty"}
+            assert "no member tells what a tile contributes (gtp)" in outcomes[0].why
+        else:
+            slide = next(one.item for one in outcomes if one.kind == "made")
+            assert "abmil (1.00), without gtp" in _map(root / "heatmap" / "joint" / slide).model
+
+
+def _map(folder: Path) -> Heatmap:
+    return heatmap_from_hdf5((folder / f"{folder.name}.h5").read_bytes())

@@ -19,6 +19,9 @@ from wsi_mil.stages import ledger
 from wsi_mil.stages.explained import SIGNED, Explained, Method, explain
 from wsi_mil.stages.exports import Export, Wanted, export_files, write_exports
 from wsi_mil.stages.features import digests_of, header_of
+from wsi_mil.stages.member_maps import SAME_PREDICTION, member_map, member_map_inputs
+from wsi_mil.stages.members import member_works
+from wsi_mil.stages.predict import speaking_task
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label
 from wsi_mil.stages.trained import (
@@ -34,9 +37,6 @@ from wsi_mil.stages.trained import (
 )
 from wsi_mil.stages.work import Work, open_item
 from wsi_mil.tissue import outline_from_geojson
-
-SAME_PREDICTION = 1e-6
-"""Largest difference between the prediction in the table and the one behind the map."""
 
 
 class HeatmapStage(Stage):
@@ -100,21 +100,26 @@ class HeatmapStage(Stage):
 
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The bag, the models and the slide's rows of the predictions."""
-        bag = ledger.require("extract", item.name, work)
+        joint = bool(work.study.predict.members)
+        one = next(iter(member_works(work).values())) if joint else work
+        bag = ledger.require("extract", item.name, one)
         _check_drawable(item, header_of(bag))
         rows = self._rows(item, work)
-        models = self._models(rows, item, work)
+        if joint:
+            told = member_map_inputs(item.name, work)
+        else:
+            told = [*digests_of([bag], work.study.model.beside), *hashes(self._models(rows, item, work))]
         outline = ledger.require("tissue", item.name, work)
-        return [
-            *digests_of([bag], work.study.model.beside),
-            *hashes(models),
-            rows.to_csv(index=False),
-            files.digest_file(outline),
-        ]
+        return [*told, rows.to_csv(index=False), files.digest_file(outline)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """One raw artefact a model, their mean rank where there are several, and the exports that were asked for."""
-        bag, rows = read_checked_bag(item.name, work), self._rows(item, work)
+        rows = self._rows(item, work)
+        if work.study.predict.members:
+            shown, whole = member_map(item.name, rows, work)
+            draft.mkdir()
+            return {"models": len(rows), **self._write(shown, whole, speaking_task(work), item, work, draft)}
+        bag = read_checked_bag(item.name, work)
         models, told = self._models(rows, item, work), []
         for model in models:
             one = explain(question(model, bag, work), self.methods)
@@ -126,8 +131,13 @@ class HeatmapStage(Stage):
         draft.mkdir()
         for own in maps if len(maps) > 1 else []:
             (draft / f"{item.name}.{own.model.replace('/', '-')}.h5").write_bytes(heatmap_to_hdf5(own))
+        return {"models": len(maps), **self._write(shown, whole, load(models[0], work).task, item, work, draft)}
+
+    def _write(
+        self, shown: Heatmap, whole: NDArray[np.float32], task: tasks.Task, item: Item, work: Work, draft: Path
+    ) -> dict[str, Any]:
         (draft / f"{item.name}.h5").write_bytes(heatmap_to_hdf5(shown))
-        channel = self._channel(shown, load(models[0], work).task)
+        channel = self._channel(shown, task)
         wanted = Wanted(
             channel=channel,
             scale=self.scale_of(shown, channel),
@@ -138,7 +148,7 @@ class HeatmapStage(Stage):
             picture=lambda: self.picture(item, work, wanted),
         )
         write_exports(export_files(shown, self.export, wanted), draft)
-        return {"models": len(maps), "channel": channel, "tiles": len(shown.grid)}
+        return {"channel": channel, "tiles": len(shown.grid)}
 
     def _rows(self, item: Item, work: Work) -> pd.DataFrame:
         rows = read_predictions(work)

@@ -74,7 +74,7 @@ class Question:
 def trained_models(work: Work) -> list[TrainedModel]:
     """The models of the study's folds, or those that `predict.models` names. Raises StageError where there is none."""
     if work.study.predict.members:
-        raise StageError("an ensemble has no models and no map of its own: draw the maps of its members")
+        raise StageError("an ensemble has no models of its own: ask this of its members")
     given = work.study.predict.models
     if given is not None:
         folders = sorted(path.parent for path in given.rglob("model.json"))
