@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from studies import open_work, run_stage
 
 from wsi_mil.bags import bag_to_hdf5, read_bag
 from wsi_mil.errors import ConfigError
 from wsi_mil.heatmaps import heatmap_from_hdf5
+from wsi_mil.models import MODELS, build_model
 from wsi_mil.stages import Work
-from wsi_mil.training import load_checkpoint
+from wsi_mil.stages.features import read_whole, usable
+from wsi_mil.tasks import Classification
+from wsi_mil.training import Bags, FitSettings, fit, infer, load_checkpoint
 
 LCA_DB = "model={name: lca_db, options: {hidden: 16, attention: 8}}"
 
@@ -78,6 +83,41 @@ def test_two_encoders_stand_side_by_side(cohort: Path, copy_of: Callable[..., Wo
         assert checkpoint.model.spec.dim == 2 * own.dim
         scale = checkpoint.model.feature_scale.numpy()
         np.testing.assert_allclose(scale[own.dim :] * 2, scale[: own.dim], rtol=0.01)
+
+
+def test_every_aggregator_reads_both_encoders(cohort: Path, copy_of: Callable[..., Work]) -> None:
+    """One step of training on bags of two encoders; then noise in the features of either one changes the answer."""
+    root = copy_of("tissue", "tile", "extract").root
+    _second_encoder(root)
+    paths = sorted((root / "extract" / "offline").glob("S*.h5"))[:4]
+    own = read_bag(paths[0]).encoder.dim
+    read = [usable(read_whole(path, ["other"])) for path in paths]
+    task = Classification(classes=("0", "1")).fit({"a": {"label": "0"}, "b": {"label": "1"}})
+    source, settings = Bags(read), FitSettings(epochs=1, patience=0, batch_bags=4)
+    random = np.random.default_rng(0)
+    for name in sorted(set(MODELS) - {"lca_db"}):  # which reads two scales, not two encoders
+        known = inspect.signature(MODELS[name]).parameters
+        options = {key: value for key, value in {"hidden": 16, "attention": 8, "heads": 2}.items() if key in known}
+        if name == "abmil":
+            options.pop("heads")
+        model = build_model(name, dim=2 * own, n_out=2, seed=0, **options)
+        targets = torch.tensor([0, 1, 0, 1])
+        fit(model, source, fit_index=range(4), select_index=[], targets=targets, task=task, settings=settings, seed=0)
+        features, cells = read[0]
+        said = infer(model, features, cells)
+        assert said.logits.shape == (2,)
+        assert len(said.scores) == len(features)
+        for columns in (slice(own), slice(own, None)):
+            other = features.copy()
+            other[:, columns] += random.normal(0, features.std(), other[:, columns].shape).astype(np.float32)
+            assert not np.allclose(infer(model, other, cells).logits, said.logits, atol=1e-7), (name, columns)
+
+
+def test_two_encoders_are_not_two_scales(cohort: Path, copy_of: Callable[..., Work]) -> None:
+    root = copy_of("tissue", "tile", "extract", "split").root
+    _second_encoder(root)
+    work = open_work(cohort, root, "model={name: lca_db, beside: [other]}")
+    assert "reads tiles at two scales, and there are 1" in run_stage(work, "train")[0].why
 
 
 def test_encoders_that_saw_other_tiles_are_refused(cohort: Path, copy_of: Callable[..., Work]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from studies import open_work, run_stage
 
 from wsi_mil.heatmaps import Heatmap, heatmap_from_hdf5
-from wsi_mil.stages import Work
+from wsi_mil.stages import Work, study_of_model
 from wsi_mil.stages.members import weigh_members
 
 JOINT = ("model.label=joint", "predict.members=[abmil, mean]")
@@ -138,6 +138,26 @@ def test_a_member_without_contributions_is_left_out_of_the_map(cohort: Path, cop
         else:
             slide = next(one.item for one in outcomes if one.kind == "made")
             assert "abmil (1.00), without gtp" in _map(root / "heatmap" / "joint" / slide).model
+
+
+def test_new_slides_are_predicted_by_models_of_several_kinds(members: Path, cohort: Path, tmp_path: Path) -> None:
+    study = study_of_model(
+        members / "train", slides=str(cohort / "cohort/slides/S02*"), overrides=["runtime.threads=1"]
+    )
+    assert study.model.label == "abmil+mean"
+    work = Work(tmp_path / "new", study)
+    work.root.mkdir()
+    work.check_cohort()
+    for name in ("tissue", "tile", "extract", "predict", "calibrate", "heatmap"):
+        assert [one.kind for one in run_stage(work, name)] == ["made"], name
+    rows = pd.read_csv(work.root / "predict" / "abmil+mean" / "models.csv")
+    said = pd.read_csv(work.root / "predict" / "abmil+mean" / "slides.csv")
+    assert {name.split("/")[0] for name in rows["model"]} == {"abmil", "mean"}
+    assert said["p_lesion"][0] == pytest.approx(rows["p_lesion"].mean())
+    shown = _map(work.root / "heatmap" / "abmil+mean" / "S02")
+    assert "contribution_lesion" in shown.channels
+    assert "attention" not in shown.channels  # the mean has none
+    assert shown.model == f"mean rank of {len(rows)} models"
 
 
 def _map(folder: Path) -> Heatmap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -125,6 +126,7 @@ class HeatmapStage(Stage):
             one = explain(question(model, bag, work), self.methods)
             self._check_same(one.answer, rows[rows["model"] == model.name].iloc[0], item, model)
             told.append(one)
+        told = _in_common(told)
         maps = [_heatmap(bag, one, model.name) for one, model in zip(told, models, strict=True)]
         whole = told[0].matrix() if len(told) == 1 else _mean_ranks([one.matrix() for one in told])
         shown = maps[0] if len(maps) == 1 else _mean_of(maps, whole[told[0].here])
@@ -222,6 +224,19 @@ def _check_drawable(item: Item, header: BagHeader) -> None:
         raise EmptyItem("its bag was imported without a scale: import it again with the slide or a table of mpp")
     if not item.path:
         raise EmptyItem("there is no slide to draw on (cohort.slides is none)")
+
+
+def _in_common(told: Sequence[Explained]) -> list[Explained]:
+    """The channels that all models have: models of several kinds are drawn by what all of them tell."""
+    names = [name for name in told[0].columns if all(name in one.columns for one in told)]
+    if not names:
+        raise EmptyItem("its models tell nothing of the tiles that all of them tell: draw the maps of each by itself")
+    return [
+        replace(
+            one, columns={name: one.columns[name] for name in names}, kinds={name: one.kinds[name] for name in names}
+        )
+        for one in told
+    ]
 
 
 def _heatmap(bag: Bag, told: Explained, model: str) -> Heatmap:

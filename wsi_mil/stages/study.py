@@ -134,7 +134,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 def study_of_model(model: Path, *, slides: str, table: Path | None = None, overrides: Sequence[str] = ()) -> Study:
     """The study that predicts new slides with trained models: the tissue, tiles and features that they were trained on.
 
-    `model` is a folder of one trained model, or one with several below it (their mean is the prediction).
+    `model` is a folder of one trained model, or one with several below it (their mean is the prediction;
+    they may be of several kinds, if they read the same features).
     Raises ModelError where there is none.
     """
     found = sorted(model.rglob(STUDY_JSON)) if model.is_dir() else []
@@ -146,6 +147,9 @@ def study_of_model(model: Path, *, slides: str, table: Path | None = None, overr
     values["tile"] = {**values["tile"], "table": None, "within": None}
     values["tissue"] = {**values["tissue"], "outlines": None}
     values["task"] = unlabelled(values["task"])
+    # models of several kinds, such as all of train/, are an ensemble in which each counts alike
+    kinds = {one["label"] or one["name"]: None for one in (files.read_json(path)["model"] for path in found)}
+    values["model"] = {**values["model"], "label": "+".join(kinds)} if len(kinds) > 1 else values["model"]
     label_of = "patient" if values["model"].get("bag_of") == "patient" else "slide"
     values["cohort"] = {"table": str(table) if table else None, "slides": slides, "label_of": label_of}
     values["predict"] = {"models": str(model.absolute())}
