@@ -77,7 +77,7 @@ class PatchGCN(Aggregator):
 
     def _joined(self, made: list[Tensor]) -> Tensor:
         """relu(C [h^0, ..., h^L]), layer by layer, so that they are never copied side by side."""
-        columns = self.join.linear.weight.split(made[0].shape[1], dim=1)
+        columns = torch.split(self.join.linear.weight, made[0].shape[1], dim=1)
         total = functional.linear(made[0], columns[0], self.join.linear.bias)
         for part, column in zip(made[1:], columns[1:], strict=True):
             total = torch.addmm(total, part, column.T)

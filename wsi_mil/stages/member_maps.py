@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,49 +43,61 @@ def member_map(slide: str, rows: pd.DataFrame, work: Work) -> tuple[Heatmap, NDA
     the name of the map says. Raises EmptyItem where none tells them, StageError where members read other tiles or where
     the map would not belong to the prediction.
     """
-    rows = rows.set_index("model")
-    ranks: list[NDArray[np.float64]] = []
-    shares: list[float] = []
-    names: list[str] = []
-    silent: list[str] = []
-    first: tuple[Bag, Explained] | None = None
+    told = {str(row["model"]): row for _, row in rows.iterrows()}
+    heard, silent = [], []
     for label, one in member_works(work).items():
-        bag = read_checked_bag(slide, one)
-        told = [explain(question(model, bag, one), ("contribution",)) for model in _able(slide, one)]
-        _check_same(told, rows.loc[label], slide, label)
-        columns = [name for name, kind in told[0].kinds.items() if kind == "contribution"]
-        columns = [name for name in columns if name.removeprefix("contribution_") in told[0].answer.names]
-        if not columns:
+        member = _ranked(slide, label, one, told[label])
+        if member is None:
             silent.append(label)
-            continue
-        first = first or (bag, told[0])
-        _check_tiles(first, (bag, told[0]), slide, label)
-        mean = [training.mean_rank([each.columns[name] for each in told]) for name in columns]
-        ranks.append(np.stack(mean, axis=1))
-        shares.append(float(rows.loc[label, "weight"]))
-        names.append(label)
-    if first is None:
+        else:
+            heard.append(member)
+    if not heard:
         raise EmptyItem(f"no member tells what a tile contributes ({', '.join(silent)}): draw the maps of the members")
+    for member in heard[1:]:
+        _check_tiles(heard[0], member, slide)
+    shares = np.array([float(told[member.label]["weight"]) for member in heard])
     # members of weight 0 alone leave nothing to weigh by
-    weights = np.array(shares) / sum(shares) if sum(shares) else np.full(len(shares), 1 / len(shares))
-    whole = np.tensordot(weights, np.stack(ranks), axes=1).astype(np.float32)
-    bag, said = first
-    scores = np.full((len(bag.grid), whole.shape[1]), np.nan, np.float32)
-    scores[bag.usable] = whole[said.here]
-    parts = [f"{name} ({weight:.2f})" for name, weight in zip(names, weights, strict=True)]
+    weights = shares / shares.sum() if shares.sum() else np.full(len(shares), 1 / len(shares))
+    whole = np.tensordot(weights, np.stack([member.ranks for member in heard]), axes=1).astype(np.float32)
+    parts = [f"{member.label} ({weight:.2f})" for member, weight in zip(heard, weights, strict=True)]
     without = f", without {', '.join(silent)}, which tells no contributions" if silent else ""
-    both = joined(rows.reset_index()).iloc[0]
-    channels = tuple(f"contribution_{name}" for name in said.answer.names)
-    shown = Heatmap(
-        bag.slide,
-        bag.grid,
-        scores,
-        channels,
-        model=f"weighted mean rank of {', '.join(parts)}{without}",
-        prediction={name: float(both[f"p_{name}"]) for name in said.answer.names},
-        kinds=dict.fromkeys(channels, "mean rank"),
-    )
-    return shown, whole
+    name = f"weighted mean rank of {', '.join(parts)}{without}"
+    return _drawn(heard[0], whole, name, joined(rows).iloc[0]), whole
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What one member says of the tiles that it read."""
+
+    label: str
+    bag: Bag
+    names: tuple[str, ...]
+    ranks: NDArray[np.float64]
+    """tile answer: mean over its models, 0 (lowest) to 1."""
+    here: slice
+    """Which of the tiles are those of the slide."""
+
+
+def _ranked(slide: str, label: str, work: Work, row: pd.Series) -> _Member | None:
+    """None where the member tells no contributions."""
+    bag = read_checked_bag(slide, work)
+    told = [explain(question(model, bag, work), ("contribution",)) for model in _able(slide, work)]
+    _check_same(told, row, slide, label)
+    names = told[0].answer.names
+    if any(f"contribution_{name}" not in told[0].columns for name in names):
+        return None
+    ranks = [training.mean_rank([each.columns[f"contribution_{name}"] for each in told]) for name in names]
+    return _Member(label, bag, names, np.stack(ranks, axis=1), told[0].here)
+
+
+def _drawn(first: _Member, whole: NDArray[np.float32], model: str, said: pd.Series) -> Heatmap:
+    """The ranks of the slide's own tiles as a map, with the prediction of the ensemble."""
+    scores = np.full((len(first.bag.grid), whole.shape[1]), np.nan, np.float32)
+    scores[first.bag.usable] = whole[first.here]
+    channels = tuple(f"contribution_{name}" for name in first.names)
+    prediction = {name: float(said[f"p_{name}"]) for name in first.names}
+    kinds = dict.fromkeys(channels, "mean rank")
+    return Heatmap(first.bag.slide, first.bag.grid, scores, channels, model=model, prediction=prediction, kinds=kinds)
 
 
 def _able(slide: str, work: Work) -> list[TrainedModel]:
@@ -102,12 +115,10 @@ def _check_same(told: list[Explained], row: pd.Series, slide: str, label: str) -
         )
 
 
-def _check_tiles(first: tuple[Bag, Explained], other: tuple[Bag, Explained], slide: str, label: str) -> None:
-    bags = first[0], other[0]
-    counts = [len(next(iter(one.columns.values()))) for one in (first[1], other[1])]
-    coords = [one.grid.coords_l0[one.usable] for one in bags]
-    if counts[0] != counts[1] or not np.array_equal(*coords):
+def _check_tiles(first: _Member, other: _Member, slide: str) -> None:
+    coords = [one.bag.grid.coords_l0[one.bag.usable] for one in (first, other)]
+    if len(first.ranks) != len(other.ranks) or not np.array_equal(*coords):
         raise StageError(
-            f"the members read other tiles of slide {slide!r}: member {label!r} {counts[1]}, the first {counts[0]}, so "
-            "that their maps cannot be joined; draw the maps of the members"
+            f"the members read other tiles of slide {slide!r}: {other.label!r} {len(other.ranks)}, {first.label!r} "
+            f"{len(first.ranks)}, so that their maps cannot be joined; draw the maps of the members"
         )
