@@ -77,7 +77,7 @@ def open_work(root: Path, data: Path, name: str, *, grid: str, seeds: int) -> Wo
         f"model.name={name}",
         f"train.seeds={list(range(seeds))}",
         *([] if MODELS[name].recipe else ["train.batch_bags=8", "train.lr=0.0005"]),
-        "heatmap.picture_px=128",
+        "heatmap.export=[]",
         "runtime.threads=1",
     ]
     work = Work(root, load_study(STUDY, settings))
