@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,7 +29,8 @@ from wsi_mil.compute import Executor
 from wsi_mil.slides import Slide
 from wsi_mil.stages import STAGES, Outcome, Work, plan, run, told_pace
 
-REASONS_SHOWN = 30
+REASONS_SHOWN, PROSE = 30, 40
+"""Rows of a table of reasons, and letters of a cell that may be broken; numbers with their intervals are shorter."""
 
 PLAIN_LINE_EVERY_S = 5.0
 """In a log file (no terminal) a line at most this often: a Slurm log of 50,000 slides must stay readable."""
@@ -117,13 +120,23 @@ def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
 
 
 def show_table(rows: Iterable[Sequence[Any]], headers: Sequence[str], console: Console, *, title: str = "") -> None:
-    """A plain table."""
+    """A plain table; one of numbers that is wider than the terminal as a list, and in a file as wide as it is."""
+    rows = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title or None, title_justify="left", pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
+    for header, *cells in zip(headers, *rows, strict=True):
+        table.add_column(fill(header, max([12, *map(len, cells)])), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    console.print(table)
+        table.add_row(*map(escape, row))
+    wide = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    prose = any(len(cell) > PROSE for row in rows for cell in row)
+    if prose or not console.is_terminal or wide <= console.width:
+        console.width = console.width if prose else max(console.width, wide)
+        console.print(table)
+        return
+    console.print(title, style="italic", highlight=False)
+    for name, *cells in rows:
+        told = (f"{header} {cell}" for header, cell in zip(headers[1:], cells, strict=True) if cell not in ("", "–"))
+        console.print(f"[bold]{escape(name)}[/]\n  " + escape("\n  ".join(told)), highlight=False)
 
 
 def show_plans(

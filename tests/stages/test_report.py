@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bagged import bag_study, through, with_settings
-from studies import run_stage
+from studies import open_work, run_stage
 
 from wsi_mil import files
 from wsi_mil.layout import record
-from wsi_mil.stages import Work, load_study
+from wsi_mil.stages import Work, load_study, report_cases
 from wsi_mil.stages.contact import quality
 from wsi_mil.stages.flow import dealt, steps_of
 from wsi_mil.stages.galleries import mistakes
@@ -142,6 +142,20 @@ def test_the_page_links_to_maps_and_repeats_itself(finished: Work) -> None:
     steps = pace(finished)[0].tables[1]
     assert "encode" in [row[0] for row in steps.rows]
     assert json.loads((folder / "figures.json").read_text())["headlines"]
+
+
+def test_every_slide_links_to_its_case_report(finished: Work, cohort: Path, tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    shutil.copytree(finished.root, root)
+    work = open_work(cohort, root)
+    assert [one.kind for one in run_stage(work, "report")] == ["found"]
+    assert "a page of each slide" in (root / "report" / "index.html").read_text()
+    assert all(one.html for one in report_cases(work, ["S02", "S05"]))
+    assert [one.kind for one in run_stage(work, "report")] == ["made"], "the page knows of the case reports"
+    html = (root / "report" / "index.html").read_text()
+    links = set(re.findall(r'href="(\.\./case/[^"]+)">page<', html))
+    assert links == {"../case/abmil/S02.html", "../case/abmil/S05.html"}
+    assert all("Research use only" in (root / "report" / link).read_text() for link in links)
 
 
 def test_a_map_is_shown_without_the_words_around_it(finished: Work) -> None:

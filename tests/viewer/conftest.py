@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import shapely
 import tifffile
 from shapely.geometry import MultiPolygon
+from viewer.driving import settle
 
 from wsi_mil.files import write_bytes, write_json, write_text
 from wsi_mil.grid import SlideRef, TileGrid, lay_grid
@@ -31,6 +38,7 @@ GLASS_RGB, TISSUE_RGB, LESION_RGB = (244, 244, 244), (226, 160, 196), (120, 60, 
 TILE_PX = 128
 TOKEN = "a token for tests alone"
 CANARY = "SMITH^JOHN"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,71 @@ def library() -> None:
     """Skips the test where OpenSeadragon was not fetched."""
     if not (resources.files("wsi_mil.viewer") / "static" / "openseadragon.min.js").is_file():
         pytest.skip("OpenSeadragon was not fetched: run python npm/fetch.py")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                "--force-color-profile=srgb",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """One that the tests of a module draw in."""
+    return plant(tmp_path_factory.mktemp("browser") / "study")
+
+
+@pytest.fixture(scope="module")
+def address(library: None, study: Planted) -> Iterator[str]:
+    """`wsi-mil view` as a person starts it."""
+    pytest.importorskip("uvicorn", reason="the extra `viewer` is not installed")
+    command = [sys.executable, "-m", "wsi_mil", "view", str(study.work), "--truth", str(study.truth), "--port", "0"]
+    environment = {**os.environ, "WSI_MIL_TOKEN": TOKEN}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as server:
+        assert server.stdout is not None
+        found = None
+        while found is None:
+            line = server.stdout.readline()
+            assert line, "the server ended before it told its address"
+            found = re.match(r"open\s+(http://\S.*)$", line)
+        yield found[1].strip()
+        server.terminate()
+
+
+@pytest.fixture
+def opened(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens the viewer, and at the end holds against it every error and every request that left this machine."""
+    context = chromium.new_context(viewport={"width": 1300, "height": 800}, reduced_motion="reduce")
+    faults: list[str] = []
+    asked: list[str] = []
+
+    def open_page(url: str = address) -> Any:
+        page = context.new_page()
+        page.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        page.wait_for_selector("body[data-ready]")
+        settle(page)
+        return page
+
+    yield open_page
+    context.close()
+    assert faults == []
+    host = address.split("/?")[0]
+    assert [url for url in asked if not url.startswith((host, "data:", "blob:", "file:"))] == []
 
 
 def plant(root: Path) -> Planted:

@@ -91,7 +91,7 @@ def test_a_slide_is_never_left_without_tissue(planted: Planted) -> None:
     assert cohort.outline_file(case).read_text() == text
 
 
-STUDY = "cohort: {{table: cohort.csv, slides: {slides}, label_of: slide}}\ntask: {{label: label, classes: [B, L]}}\n"
+STUDY = "cohort: {{table: cohort.csv, slides: {slides}}}\n"  # without labels, of which two slides have too few
 STUDY += "tissue: {{mpp: 4.0, thumbnail_px: 200{more}}}\ntile: {{mpp: 1.0, size_px: 64}}\n"
 
 
@@ -101,7 +101,7 @@ def made(planted: Planted, work: Work, name: str) -> dict[str, str]:
 
 
 def study_of(planted: Planted, root: str, more: str = "") -> Work:
-    (planted.root / "cohort.csv").write_text("slide,patient,label\nL1,P1,L\nB1,P2,B\n")
+    (planted.root / "cohort.csv").write_text("slide,patient\nL1,P1\nB1,P2\n")
     path = planted.root / "study.yaml"
     path.write_text(STUDY.format(slides=planted.root / "slides", more=more))
     return Work(planted.root / root, load_study(path))

@@ -17,6 +17,7 @@ from wsi_mil.grid import TileStatus
 from wsi_mil.stages.calibrate import read_predicted
 from wsi_mil.stages.calibrated import NAME, Calibration, load_calibration
 from wsi_mil.stages.stage import Item
+from wsi_mil.stages.train import model_label
 from wsi_mil.stages.trained import (
     TrainedModel,
     answer,
@@ -78,6 +79,11 @@ class CaseTold:
     source: str = ""
     """What the calibration was fitted on."""
     notes: tuple[str, ...] = ()
+
+
+def case_folder(work: Work) -> Path:
+    """Where the pages of the study's model lie, if no other folder is asked for: case/MODEL."""
+    return work.root / "case" / model_label(work)
 
 
 def told_case(slide: str, work: Work) -> CaseTold:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from wsi_mil import files
 from wsi_mil.errors import StageError
-from wsi_mil.stages.case import told_case
+from wsi_mil.stages.case import case_folder, told_case
 from wsi_mil.stages.case_pages import page_of
 from wsi_mil.stages.stage import Item
-from wsi_mil.stages.train import model_label
 from wsi_mil.stages.work import Work
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
@@ -42,7 +41,7 @@ def report_cases(
     The folder is case/MODEL in the work folder if not given. A slide of `slides` that has no prediction is told with
     the reason, and does not stop the others.
     """
-    folder = folder or work.root / "case" / model_label(work)
+    folder = folder or case_folder(work)
     folder.mkdir(parents=True, exist_ok=True)
     for slide in slides or predicted_slides(work):
         try:

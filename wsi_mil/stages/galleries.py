@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ import pandas as pd
 from wsi_mil.report import Cell, Link, Part, Picture, TableView
 from wsi_mil.stages import ledger
 from wsi_mil.stages.calibrate import read_predicted
+from wsi_mil.stages.case import case_folder
 from wsi_mil.stages.evaluate import read_slides
 from wsi_mil.stages.stage import Item
 from wsi_mil.stages.strips import bar_um, strip
@@ -137,9 +139,11 @@ def cases(work: Work) -> Part:
         names += [name for name in DECIDED if name in more.columns]
         slides = slides.join(more.set_index("slide")[names], on="slide")
     decided = [name for name in slides.columns if name.startswith("calibrated_") or name in DECIDED]
+    pages = written_cases(work)
     rows: list[list[Cell]] = [
         [
             _map_link(row, work),
+            *([_page_link(str(row["slide"]), pages, work)] if pages else []),
             str(row["patient"]),
             str(row["label"]),
             str(row["predicted"]),
@@ -151,12 +155,24 @@ def cases(work: Work) -> Part:
         for row in _rows(slides.head(MOST_ROWS))
     ]
     words = [name.replace("calibrated_", "calibrated ") for name in decided]
-    headers = ["slide", "patient", "label", "predicted", *answers, *words, "status", "note"]
+    headers = ["slide", *(["case"] if pages else []), "patient", "label", "predicted", *answers, *words]
+    headers += ["status", "note"]
     source = path if path.exists() else work.stage("predict").output(Item("slides"), work)
     place = source.relative_to(work.root)
     rest = f" The first {MOST_ROWS} of {len(slides):,} slides are shown." if len(slides) > MOST_ROWS else ""
-    text = f"A slide's name opens its heatmap, where there is one beside this page. The whole table: {place}.{rest}"
+    more_pages = ", “page” its case report" if pages else "; `wsi-mil case WORK --all` makes a page of each slide"
+    text = f"A slide's name opens its heatmap, where there is one beside this page{more_pages}."
+    text += f" The whole table: {place}.{rest}"
     return Part("Every slide", text, tables=[TableView(headers, rows)], folded=len(rows) > 60)
+
+
+def written_cases(work: Work) -> dict[str, Path]:
+    """The case reports that lie in the work folder, by slide."""
+    return {path.stem: path for path in sorted(case_folder(work).glob("*.html"))}
+
+
+def _page_link(slide: str, pages: Mapping[str, Path], work: Work) -> Cell:
+    return Link("page", _beside(pages[slide], work)) if slide in pages else "–"
 
 
 def _decided(cell: Any) -> str:

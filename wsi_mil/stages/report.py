@@ -72,7 +72,9 @@ class Report(Stage):
         return self.folder(work) / "index.html"
 
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
-        """The predictions, and the records of all stages before."""
+        """The predictions, the records of all stages before, and which slides have a case report to link to."""
+        from wsi_mil.stages.galleries import written_cases
+
         predictions = work.stage("predict")
         told = [files.digest_file(predictions.output(Item("slides"), work))]
         decided = work.stage("calibrate").output(Item("slides"), work)
@@ -82,6 +84,7 @@ class Report(Stage):
             for slide in work.slide_items():
                 record = ledger.read_record(stage, slide.name, work)
                 told.append(str(record and (record["outcome"], record["why"], record["inputs"])))
+        told.append(" ".join(written_cases(work)))
         return [*told, str(self.truth and _changed(self.truth)), believed.digest(work)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
