@@ -88,10 +88,14 @@ def run(name: str, task_name: str, seed: int) -> tuple[float, float, float]:
     model = build_model(
         name, dim=DIM, n_out=2, seed=seed, **{key: value for key, value in sizes.items() if key in known}
     )
-    settings = FitSettings(epochs=12, patience=0, lr=1e-3, standardise=False)
-    if task_name == "spatial":
-        rate = model.recipe.get("lr", 1e-3)
-        settings = FitSettings(epochs=40, patience=0, lr=rate, batch_bags=8, standardise=False)
+    # as a study trains it: what the method brings along, else the same for all
+    settings = FitSettings(
+        epochs=12 if task_name == "witness" else 40,
+        patience=0,
+        lr=model.recipe.get("lr", 1e-3),
+        batch_bags=int(model.recipe.get("batch_bags", 1 if task_name == "witness" else 8)),
+        standardise=False,
+    )
     start = time.perf_counter()
     fit(
         model,
