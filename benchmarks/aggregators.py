@@ -224,7 +224,7 @@ def theirs(name: str, features: Any, places: Any) -> tuple[Callable[[], None], i
         from torchmil.models.clam import CLAM_SB
 
         model = CLAM_SB(
-            shape, att_dim=128, gated=True, k_sample=8, inst_loss_name="CrossEntropyLoss", feat_ext=project(256)
+            shape, att_dim=128, gated=True, k_sample=8, inst_loss_name="SmoothTop1SVM", feat_ext=project(256)
         )
     elif name == "dsmil":
         from torchmil.models.dsmil import DSMIL
