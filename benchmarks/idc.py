@@ -2,7 +2,9 @@
 
     WSI_MIL_TEST_DATA=DATA python benchmarks/idc.py --work work --grid tiles_needle.csv [--models a,b] [--seeds 3]
 
-Offline encoder, five patient-grouped folds, slide labels alone in training, default options, each model's own recipe.
+Offline encoder, five patient-grouped folds, slide labels alone in training, default options, each model's own recipe; a
+model without one takes eight slides a step at a rate of 5e-4: three times as fast as one slide at 1e-4, the study's,
+where a slide has 8 tiles (18 in tiles.csv), and as good on the select role (loss of abmil, seed 0: .616 against .624).
 A row a model: slide AUROC of single seeds (mean and range), of the mean of the seeds with its patient-bootstrap
 interval, its paired difference to bag statistics (logistic regression) and to the model `mean`, and the mean over
 slides of the tile AUROC of the heatmap (contributions where the model tells them, else raw scores). Below stand what
@@ -74,7 +76,8 @@ def open_work(root: Path, data: Path, name: str, *, grid: str, seeds: int) -> Wo
         f"tile.table={data / grid}",
         f"model.name={name}",
         f"train.seeds={list(range(seeds))}",
-        "heatmap.picture_px=128",
+        *([] if MODELS[name].recipe else ["train.batch_bags=8", "train.lr=0.0005"]),
+        "heatmap.export=[]",
         "runtime.threads=1",
     ]
     work = Work(root, load_study(STUDY, settings))

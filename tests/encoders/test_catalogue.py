@@ -54,6 +54,8 @@ def test_those_trained_on_tcga_are_marked() -> None:
     marked = {name for name, row in CATALOGUE.items() if row.saw_tcga == "yes"}
     kaiko = {f"kaiko-{name}" for name in ("s8", "s16", "b8", "b16", "l14")}
     assert marked == {"phikon", "ctranspath", "lunit-s8", "lunit-s16", "midnight-12k"} | kaiko
+    named = {name for name, row in CATALOGUE.items() if "TCGA" in row.pretraining_data}
+    assert named == marked, "the words and the mark say the same"
     assert {name for name, row in CATALOGUE.items() if row.saw_tcga == "probably"} == {"phikon-v2", "gpfm", "h0-mini"}
 
 
@@ -128,6 +130,7 @@ def test_the_page_shows_every_row_as_it_is() -> None:
         line = next(line for line in page.splitlines() if line.startswith(f"| `{row.name}` |"))
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         told = [row.licence, row.commercial, {"yes": "gated", "no": "open"}.get(row.gated, "unknown"), row.saw_tcga]
+        told.append(row.pretraining_data)
         known = ["?" if value == "unknown" else value for value in told]
         size = f"{row.parameters / 1e6:,.0f}"
         assert cells[1:] == [str(row.dim), row.pooling, size, row.scale, str(row.tile_px), *known, row.paper]

@@ -120,6 +120,24 @@ def test_every_compression_gives_the_pixels_that_were_written(
         np.testing.assert_array_equal(slide.read_level((100, 50, 200, 180), level=0), want[50:230, 100:300])
 
 
+@pytest.mark.parametrize("compression", ["jpeg", "lzw", None])
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_level_as_wide_as_one_tile_has_whole_tiles_beyond_its_edge(
+    tmp_path: Path, compression: str | None, separate: bool
+) -> None:
+    """Small levels of real pyramids are: their last tile is as high as the others, which the last strip is not."""
+    rgb, options = textured(128, 300), {"photometric": "rgb", "compression": compression}
+    if separate and compression == "jpeg":
+        pytest.skip("three separate planes of JPEG are not written by anything known")
+    stored = rgb.transpose(2, 0, 1) if separate else rgb
+    options |= {"planarconfig": "separate"} if separate else {}
+    for name, parts in (("tiles", {"tile": (128, 128)}), ("strips", {"rowsperstrip": 128})):
+        tifffile.imwrite(tmp_path / f"{name}.tiff", stored, **options, **parts)
+        with direct(tmp_path / f"{name}.tiff") as slide:
+            want = tifffile.imread(tmp_path / f"{name}.tiff") if compression == "jpeg" else rgb
+            np.testing.assert_array_equal(whole(slide), want)
+
+
 def test_gray_inverted_and_strips_are_read(tmp_path: Path) -> None:
     gray = textured(300, 200)[..., 0]
     for name, data, options in (

@@ -63,6 +63,8 @@ class Entry:
     """Whether the hub asks for a login and accepted terms."""
     saw_tcga: Known = "unknown"
     """Whether slides of TCGA were among those it was pretrained on."""
+    pretraining_data: str = "unknown"
+    """What slides or pictures it was pretrained on, in words, where its authors say so."""
     paper: str = ""
 
     @property

@@ -177,7 +177,8 @@ class TiffReader(Slide):
                 return
             for channel in range(3):
                 one = np.empty(out.shape, np.uint8)
-                form.decode(self._bytes(plane, number + channel * plane.columns * plane.rows), one)
+                data = self._bytes(plane, number + channel * plane.columns * plane.rows)
+                form.decode(data, _stored_part(one, plane, number))
                 out[..., channel] = one[..., 0]
         except SlideError as error:
             column, row = number % plane.columns, number // plane.columns
@@ -276,5 +277,4 @@ def _tiles_of(plane: Plane, box: tuple[int, int, int, int]) -> tuple[range, rang
 def _stored_part(out: UInt8[np.ndarray, "h w 3"], plane: Plane, number: int) -> UInt8[np.ndarray, "rows w 3"]:
     """Where the stored pixels of a tile go: all of it, but for the last strip of a level, which is shorter."""
     rows_left = plane.height - number // plane.columns * plane.form.size[1]
-    is_strip = plane.columns == 1 and plane.form.size[0] == plane.width
-    return out[:rows_left] if is_strip and rows_left < len(out) else out
+    return out[:rows_left] if plane.strips else out

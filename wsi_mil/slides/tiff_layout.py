@@ -62,6 +62,8 @@ class Plane:
     """Where the stored picture lies in its level, in level pixels; around it the level is white."""
     missing: Literal["white", "finer"] = "white"
     """What stands where no tile is stored: nothing was scanned there, or it was lost and a finer level has it."""
+    strips: bool = False
+    """Whether it is stored in strips, the last of which ends with the picture; tiles are whole also beyond its edge."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def plane_of(page: tifffile.TiffPage, *, photometric: int | None = None) -> Plan
     if 322 in page.tags and not page.is_tiled:
         raise SlideError(f"its tiles have no pixels ({page.tilewidth} x {page.tilelength})")
     tile_width, tile_height = (page.tilewidth, page.tilelength) if page.is_tiled or page.jpegheader else (0, 0)
-    if not tile_width:
+    strips = not tile_width
+    if strips:
         tile_width, tile_height = width, min(int(page.rowsperstrip or height), height)
     separate = page.planarconfig == 2 and page.samplesperpixel > 1
     form = TileForm(
@@ -110,7 +113,8 @@ def plane_of(page: tifffile.TiffPage, *, photometric: int | None = None) -> Plan
     offsets, counts = np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64)
     if len(offsets) < wanted or len(counts) < wanted:
         raise SlideError(f"its directory names {len(offsets)} tiles where {wanted} are needed")
-    return Plane(width, height, columns, rows, offsets[:wanted], counts[:wanted], form, separate=separate)
+    offsets, counts = offsets[:wanted], counts[:wanted]
+    return Plane(width, height, columns, rows, offsets, counts, form, separate=separate, strips=strips)
 
 
 def _alpha(page: tifffile.TiffPage) -> int:
