@@ -27,7 +27,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     draw_cohort(folder / "cohort", slides=12, seed=2, side_px=(800, 900))
     path = folder / "study.yaml"
-    path.write_text("cohort: {table: cohort/cohort.csv, slides: cohort/slides}\ntask: {label: label}\n")
+    told = "cohort: {table: cohort/cohort.csv, slides: cohort/slides}\ntask: {label: label}\nsplit: {folds: 4}\n"
+    path.write_text(told)  # four patients of each class
     return path
 
 

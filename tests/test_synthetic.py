@@ -37,6 +37,7 @@ def rows(cohort: Path) -> list[dict[str, str]]:
 def truth(cohort: Path, slide: str) -> dict[str, MultiPolygon]:
     areas: dict[str, list[Any]] = {}
     for feature in json.loads((cohort / "truth" / f"{slide}.geojson").read_text())["features"]:
+        assert len(feature["properties"]["classification"]["color"]) == 3, "QuPath opens no class without a colour"
         areas.setdefault(feature["properties"]["classification"]["name"], []).append(shape(feature["geometry"]))
     return {name: shapely.union_all(parts) for name, parts in areas.items()}
 

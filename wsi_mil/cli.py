@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 
 STAGES_PANEL, LOOK_PANEL = "Stages, in order", "Look and try"
+WITHOUT_LABELS = frozenset({"tissue", "tile", "extract"})
+"""Stages that a few slides may go through whatever their labels."""
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
 Settings = Annotated[
@@ -246,7 +248,7 @@ def _run(names: list[str], study: Any, work: Path, *, on: str, redo: list[str], 
     place, part = Work(work.absolute(), study), _shard(shard)
     runner, console = executor(on), _console()
     work.mkdir(parents=True, exist_ok=True)
-    place.check_cohort()
+    place.check_cohort(folds=not set(names) <= WITHOUT_LABELS)
     if dry:
         show_plans(names, place, console, redo=redo, shard=part)
         return

@@ -111,11 +111,13 @@ def export_viewer(
     truth: Truth = None,
     slides: Moved = None,
     max_px: Annotated[int, typer.Option("--max-px", min=256, help="Longest side of a slide in the folder.")] = 2048,
+    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="Of its pictures (WebP).")] = 60,
 ) -> None:
     """Write a folder with slides and heatmaps that opens from disk, without a server, small enough to mail."""
     from wsi_mil.viewer import export_viewer, read_cases
 
-    told = export_viewer(read_cases(work, truth=truth, slides=slides), output, only=only or (), max_px=max_px)
+    cohort = read_cases(work, truth=truth, slides=slides)
+    told = export_viewer(cohort, output, only=only or (), max_px=max_px, quality=quality)
     typer.echo(f"{told.slides} slides, {told.bytes / 1e6:.1f} MB: open {output / 'index.html'}")
     for slide, why in told.left_out.items():
         typer.echo(f"left out {slide}: {why}", err=True)

@@ -124,7 +124,7 @@ def show_table(rows: Iterable[Sequence[Any]], headers: Sequence[str], console: C
     rows = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title or None, title_justify="left", pad_edge=False)
     for header, *cells in zip(headers, *rows, strict=True):
-        table.add_column(fill(header, max([12, *map(len, cells)])), overflow="fold")
+        table.add_column(fill(header, max([12, *map(len, cells)]), break_long_words=False), overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     wide = Measurement.get(console, console.options.update(max_width=1000), table).maximum

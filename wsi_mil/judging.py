@@ -191,12 +191,12 @@ def unknown(
             rows.append(score_without(name, other))
     if rows:
         table = write_scores(rows, place)
+        counts = table.assign(**{name: table[name].round().astype(int).astype(str) for name in ("known", "unknown")})
         cells = [
-            [one if isinstance(one, str) else f"{one:.3f}" for one in row] for row in table.itertuples(index=False)
+            [one if isinstance(one, str) else f"{one:.3f}" for one in row] for row in counts.itertuples(index=False)
         ]
-        show_table(
-            cells, list(table.columns), console, title="Slides of the class left out against those of the others"
-        )
+        headers = [str(name).replace("_", " ") for name in table.columns]
+        show_table(cells, headers, console, title="Slides of the class left out against those of the others")
         console.print(f"written to {work / 'unknown' / 'table.csv'}", highlight=False, markup=False)
     if failed:
         raise typer.Exit(1)

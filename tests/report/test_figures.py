@@ -47,3 +47,9 @@ def test_the_same_figure_is_the_same_text() -> None:
 
 def test_a_history_without_a_select_role_is_drawn() -> None:
     assert "fit" in history_figure({"f": {"fit_loss": [1.0]}}, chosen={})
+
+
+def test_long_names_of_classes_stand_aslant() -> None:
+    counts = np.eye(3, dtype=int)
+    assert "rotate(-35" in confusion_figure(counts, ["metaplasia of a kind", "normal", "tumour"], title="Confusion")
+    assert "rotate(-35" not in confusion_figure(counts, ["low", "normal", "tumour"], title="Confusion")

@@ -27,6 +27,11 @@ def test_what_people_write_is_escaped() -> None:
     assert "<svg></svg>" in html
 
 
+def test_commands_in_a_text_are_set_as_code_and_escaped() -> None:
+    html = page(title="A", subtitle="", headlines=[], parts=[Part("One", "run `wsi-mil case <WORK>`, then <b>")])
+    assert "run <code>wsi-mil case &lt;WORK&gt;</code>, then &lt;b&gt;" in html
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     html = _page()
     assert "data:image/png;base64," in html

@@ -103,6 +103,25 @@ def test_a_single_file_is_the_truth_of_its_slide(finished: Work, cohort: Path, t
         Truth(tmp_path / "nowhere")
 
 
+def test_truth_is_read_in_every_form_that_qupath_writes(finished: Work, cohort: Path, tmp_path: Path) -> None:
+    slide = "S02"
+    grid = heatmap_from_hdf5((finished.root / f"heatmap/abmil/{slide}/{slide}.h5").read_bytes()).grid
+    source = cohort / "cohort/truth" / f"{slide}.geojson"
+    expected = Truth(source, of="Tissue").tiles(grid)
+    features = json.loads(source.read_text())["features"]
+    derived = json.loads(source.read_text().replace('"name": "Tissue"', '"names": ["Tissue", "Seen"]'))
+    assert expected is not None
+    assert expected[0].any()
+    for told, name in ((features, "Tissue"), (derived, "Tissue: Seen"), (features[0], "Tissue")):
+        (tmp_path / f"{slide}.geojson").write_text(json.dumps(told))
+        found = Truth(tmp_path, of=name).tiles(grid)
+        assert found is not None
+        np.testing.assert_array_equal(found[0], expected[0])
+    (tmp_path / f"{slide}.geojson").write_text("no JSON")
+    with pytest.raises(CohortError, match="is no GeoJSON"):
+        Truth(tmp_path, of="Tissue").tiles(grid)
+
+
 def test_channels_of_one_answer(finished: Work) -> None:
     heatmap = heatmap_from_hdf5((finished.root / "heatmap/abmil/S02/S02.h5").read_bytes())
     assert set(channels_of(heatmap, "lesion")) == MAPS

@@ -86,4 +86,4 @@ def test_a_study_that_is_not_calibrated_says_why(tmp_path: Path) -> None:
     run_stage(work, "heatmap")
     through(work, "report")
     page = (work.root / "report" / "index.html").read_text()
-    assert "Not calibrated: run `wsi-mil calibrate`" in page
+    assert "Not calibrated: run <code>wsi-mil calibrate</code>" in page

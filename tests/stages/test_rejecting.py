@@ -165,6 +165,7 @@ def test_each_class_is_left_out_in_turn_by_the_command(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from wsi_mil.cli import app
+    from wsi_mil.stages.rejection_page import part
 
     work = bag_study(tmp_path, slides=36)
     table = pd.read_csv(tmp_path / "cohort.csv", dtype=str)
@@ -182,6 +183,13 @@ def test_each_class_is_left_out_in_turn_by_the_command(tmp_path: Path) -> None:
     assert list(scores.index) == ["a", "b", "c", "mean"]
     assert (scores["auroc"] >= 0.9).all()
     assert (scores["unknown"] == 12).all()
+    asked = with_settings(work, *settings)
+    through(asked, "split", "train", "predict", "calibrate")
+    told = part(asked)[0].tables[-1]
+    assert "left out in turn" in told.caption
+    assert [row[:2] for row in told.rows] == [["a", "12"], ["b", "12"], ["c", "12"], ["mean", "12"]]
+    assert told.rows[0][2] == f"{scores['auroc']['a']:.3f}"
+    assert told.rows[0][3] == f"{scores['rejected_unknown']['a']:.0%}"
     folds = pd.read_csv(work.root / "unknown" / "a" / "split" / "folds.csv")
     assert not set(folds["slide"]) & set(table["slide"][table["label"] == "a"])
     for wrong, why in (("task.label=site", "nothing is rejected"), ("task.label=scanner", "three are needed")):

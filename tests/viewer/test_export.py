@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 from viewer.conftest import CANARY, Planted
 
@@ -37,6 +40,20 @@ def test_no_tile_is_finer_than_asked(seen: Planted, tmp_path: Path) -> None:
     assert [max(one["size"]) for one in told["slide"]["levels"]] == [250, 500]
     grids = [one["grid"] for one in told["slide"]["levels"]]
     assert len(told["tiles"]) == sum(columns * rows for columns, rows in grids)
+
+
+def test_pictures_are_webp_and_weigh_what_their_quality_costs(seen: Planted, tmp_path: Path) -> None:
+    weights = []
+    for quality in (20, 95):
+        out = tmp_path / str(quality)
+        command = ["export-viewer", str(seen.work), str(out), "--slide", "L1", "--quality", str(quality)]
+        assert CliRunner().invoke(app, command).exit_code == 0
+        text = (out / "data" / f"{key_of('L1')}.js").read_text()
+        told = json.loads(re.sub(r"^[^{]*", "", text).rstrip(";\n"))
+        pictures = [base64.b64decode(one) for one in (*told["tiles"].values(), *told["crops"].values())]
+        assert {Image.open(io.BytesIO(one)).format for one in pictures} == {"WEBP"}
+        weights.append(sum(map(len, pictures)))
+    assert weights[0] < weights[1]
 
 
 def test_a_slide_that_cannot_be_read_is_left_out_and_named(planted: Planted, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from wsi_mil.cohort.splits import COLUMNS, check_folds, deal_rest, part_of
-from wsi_mil.cohort.table import read_table
+from wsi_mil.cohort.spreadsheet import read_table
 from wsi_mil.errors import CohortError
 from wsi_mil.layout import slide_id
 

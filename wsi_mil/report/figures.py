@@ -73,6 +73,10 @@ def curve_figure(
         return drawn(figure, title)
 
 
+SHORT_NAME = 9
+"""Letters of a class that stand under a cell of the confusion without touching the next."""
+
+
 def confusion_figure(counts: Int[np.ndarray, "true predicted"], classes: Sequence[str], *, title: str) -> str:
     """Counts of true against predicted classes, shaded by share of the true class."""
     with matplotlib.rc_context(STYLE):
@@ -84,7 +88,9 @@ def confusion_figure(counts: Int[np.ndarray, "true predicted"], classes: Sequenc
             dark = share[row, column] > 0.5
             text = f"{counts[row, column]}\n{share[row, column]:.0%}"
             axes.text(column, row, text, ha="center", va="center", color="white" if dark else INK)
-        axes.set_xticks(range(len(classes)), classes)
+        long = max(map(len, classes)) > SHORT_NAME
+        turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        axes.set_xticks(range(len(classes)), classes, **turned)
         axes.set_yticks(range(len(classes)), classes)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)

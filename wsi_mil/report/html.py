@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,17 @@ def page(
     `banner` is a line in plain sight under the title, on screen and on paper.
     """
     environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["commands"] = _with_commands
     template = environment.from_string(_resource("page.html"))
     style = _resource("page.css") + _resource("print.css")
     return template.render(
         title=title, subtitle=subtitle, headlines=headlines, chapters=_chapters(parts), banner=banner, style=style
     )
+
+
+def _with_commands(text: str) -> Markup:
+    """The text with what stands between backticks set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _resource(name: str) -> str:

@@ -69,7 +69,7 @@ def audit(work: Work) -> Part:
         elif record and record["outcome"] == "failed":
             rows.append([item.name, "–", record["why"]])
     dealt = ledger.read_record(work.stage("split"), "folds", work)
-    rows += [["dealing", "–", warning] for warning in ((dealt or {}).get("facts") or {}).get("warnings", [])]
+    rows += [["the folds", "–", warning] for warning in ((dealt or {}).get("facts") or {}).get("warnings", [])]
     text = (
         "Before a fold is trained, nothing of its test role may be among what it learns from: no patient, no file "
         "under two names, no bag with the same or nearly the same tiles, no slide that the encoder is known to "
@@ -163,7 +163,7 @@ def uncertainty(evaluated: Evaluation) -> Part:
     if folds is not None:
         known = [value for value in folds.values if value == value]
         rows.append(["AUROC, mean over folds", folds.text, f"folds, from {min(known):.3f} to {max(known):.3f}"])
-    text = f"Percentile intervals are {CLUSTERED[0].lower()}{CLUSTERED[1:]} {TOLD}"
+    text = f"Of the slides together the intervals are {CLUSTERED} {TOLD}"
     spread = seed_spread(seeds, pooled)
     if spread is not None:
         values = list(seeds.values())

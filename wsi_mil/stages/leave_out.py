@@ -24,7 +24,7 @@ from wsi_mil.stages.work import Work
 if TYPE_CHECKING:
     from wsi_mil.stages.study import Study
 
-FOLDER = "unknown"
+FOLDER, TABLE = "unknown", "table.csv"
 
 UNKNOWN = "unknown"
 """What a rejected slide is called among the classes."""
@@ -112,7 +112,7 @@ def write_scores(rows: Sequence[dict[str, Any]], work: Work) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     mean = table.drop(columns="left_out").mean().to_dict()
     table = pd.concat([table, pd.DataFrame([{"left_out": "mean", **mean}])], ignore_index=True)
-    files.write_text(work.root / FOLDER / "table.csv", table.to_csv(index=False))
+    files.write_text(work.root / FOLDER / TABLE, table.to_csv(index=False))
     return table
 
 

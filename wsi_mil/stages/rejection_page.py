@@ -13,6 +13,7 @@ from wsi_mil.evaluation import RiskCoverage, bootstrap_mean, risk_coverage
 from wsi_mil.report import Curve, Figure, Part, TableView, curve_figure, interval_text
 from wsi_mil.stages import ledger
 from wsi_mil.stages.calibrate import read_predicted
+from wsi_mil.stages.leave_out import FOLDER, TABLE
 from wsi_mil.stages.rejecting import LIMITS, STATE
 
 if TYPE_CHECKING:
@@ -39,15 +40,25 @@ def part(work: Work, draws: int = 500) -> list[Part]:
         return []
     record = files.read_json(folder / STATE / LIMITS)
     tested = table[(table["part"] == "cross-validation") & (table["label"] != "") & (table["rejected"] != "")]
-    tables, figures = [TableView(["slides", "judged", "rejected", "share"], _counted(table))], []
+    tables, figures = [], []
+    tables.append(TableView(["slides", "judged", "rejected", "share"], _counted(table), caption="Who is rejected"))
     if len(tested) > 1:
         right = (tested["decision"] == tested["label"]).to_numpy()
         curves = curves_of(tested, right)
         figures = [Figure(_drawn(curves))]
-        tables.append(TableView(["decisions", "slides", "accuracy"], _answered(tested, right, draws)))
+        rows = _answered(tested, right, draws)
+        tables.append(TableView(["decisions", "slides", "accuracy"], rows, caption="How often the decisions are right"))
         rows = [[f"{share:.0%}", *(f"{_at(one, share):.3f}" for one in curves.values())] for share in SHARES]
-        tables.append(TableView(["share answered", *(f"accuracy, by {name}" for name in curves)], rows))
+        headers = ["share answered", *(f"accuracy, by {name}" for name in curves)]
+        tables.append(TableView(headers, rows, caption="If the most doubtful are left out"))
+    tables += _left_out(work)
     return [Part("Slides that are not answered", _text(record), figures=figures, tables=tables)]
+
+
+def digest(work: Work) -> str:
+    """Changes with what `wsi-mil unknown` measured; empty where it was not run."""
+    path = work.root / FOLDER / TABLE
+    return files.digest_file(path) if path.exists() else ""
 
 
 def curves_of(tested: pd.DataFrame, right: np.ndarray) -> dict[str, RiskCoverage]:
@@ -65,10 +76,11 @@ def _text(record: dict[str, Any]) -> str:
     few = min(one["patients"] for one in limits)
     score, rate = record["score"], record["rate"]
     text = (
-        f"A slide is rejected where its novelty is above 0: spreads above the limit of its models. Score {score} "
+        "A slide that looks unlike those the models know is rejected, and not answered: its novelty is above 0, which "
+        f"is by how many spreads of known slides it lies above a limit. It is measured by the score “{score}” "
         f"({training.KINDS[score].told}), fitted on the fit role; {record['source']}, so that {rate:.0%} of known "
-        f"patients are lost. Of slides of unknown kinds nothing is promised: `wsi-mil unknown` measures it, class by "
-        "class."
+        "patients are lost. Of slides of unknown kinds nothing is promised: `wsi-mil unknown` leaves each class out in "
+        "turn and measures it. The area in the figure is the mean error over all shares: lower is better."
     )
     if record["source"] == "cross-fitted":
         text += " Cross-fitted limits compare the scores of different models: they hold only about."
@@ -92,6 +104,22 @@ def _counted(table: pd.DataFrame) -> list[list[str]]:
         out = int((part_["rejected"] == "yes").sum())
         rows.append([name, str(len(part_)), str(out), f"{out / len(part_):.0%}"])
     return rows
+
+
+def _left_out(work: Work) -> list[TableView]:
+    """What `wsi-mil unknown` measured, where it was run."""
+    path = work.root / FOLDER / TABLE
+    if not path.exists():
+        return []
+    rows = [
+        [one["left_out"], f"{one['unknown']:.0f}", f"{one['auroc']:.3f}", *(f"{one[name]:.0%}" for name in _REJECTED)]
+        for one in pd.read_csv(path, dtype={"left_out": str}, keep_default_na=False).to_dict("records")
+    ]
+    headers = ["left out", "its slides", "AUROC of telling them", "of them rejected", "of the known rejected"]
+    return [TableView(headers, rows, caption="Each class left out in turn: would its slides be noticed?")]
+
+
+_REJECTED = ("rejected_unknown", "rejected_known")
 
 
 def _answered(tested: pd.DataFrame, right: np.ndarray, draws: int) -> list[list[str]]:

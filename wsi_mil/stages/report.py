@@ -73,6 +73,7 @@ class Report(Stage):
 
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The predictions, the records of all stages before, and which slides have a case report to link to."""
+        from wsi_mil.stages import rejection_page
         from wsi_mil.stages.galleries import written_cases
 
         predictions = work.stage("predict")
@@ -85,6 +86,7 @@ class Report(Stage):
                 record = ledger.read_record(stage, slide.name, work)
                 told.append(str(record and (record["outcome"], record["why"], record["inputs"])))
         told.append(" ".join(written_cases(work)))
+        told.append(rejection_page.digest(work))
         return [*told, str(self.truth and _changed(self.truth)), believed.digest(work)]
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +46,30 @@ class Truth:
     def _share(self, path: Path, grid: TileGrid) -> NDArray[np.float32]:
         text = path.read_text(encoding="utf-8")
         if self._of:
-            told = json.loads(text)
-            features = [one for one in told["features"] if _name(one) == self._of]
-            text = json.dumps({**told, "features": features})
+            features = [one for one in _features(text, path) if _name(one) == self._of]
+            text = json.dumps({"type": "FeatureCollection", "features": features})
             if not features:
                 return np.zeros(len(grid), np.float32)
         return tissue_share(outline_from_geojson(text, where=str(path)), grid.coords_l0, grid.extent_l0)
 
 
-def _name(feature: dict[str, object]) -> str:
+def _features(text: str, path: Path) -> list[dict[str, Any]]:
+    """The features of a collection, of a bare list, or one alone: QuPath writes all three."""
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise CohortError(f"{path} is no GeoJSON: {error}") from error
+    found = told.get("features", [told]) if isinstance(told, dict) else told
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _name(feature: dict[str, Any]) -> str:
+    """Of the class; QuPath's derived classes have `names`, which it shows with colons between."""
     properties = feature.get("properties")
     told = properties.get("classification") if isinstance(properties, dict) else None
-    return str(told.get("name", "")) if isinstance(told, dict) else str(told or "")
+    if isinstance(told, dict):
+        return str(told.get("name") or ": ".join(map(str, told.get("names") or [])))
+    return str(told or "")
 
 
 def _read_labels(path: Path) -> dict[str, dict[tuple[int, int], bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,6 +15,8 @@ from wsi_mil.cohort import ClinicalEncoder, Cohort, count_faults, read_cohort
 from wsi_mil.errors import CohortError, StageError
 from wsi_mil.slides import Slide, open_slide
 from wsi_mil.stages import question
+
+logger = logging.getLogger("wsi_mil")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +43,11 @@ class Work:
         stage: Stage = getattr(self.study, name)
         return stage
 
-    def check_cohort(self) -> Cohort:
-        """Read and check the cohort table, and keep it as cohort.csv in the work folder. Raises CohortError."""
+    def check_cohort(self, *, folds: bool = True) -> Cohort:
+        """Read and check the cohort table, and keep it as cohort.csv in the work folder. Raises CohortError.
+
+        With `folds=False` classes with too few patients for the folds are a warning: a few slides may be looked at.
+        """
         section, task = self.study.cohort, self.study.task
         several = task.kind in ("multilabel", "joint")  # where one label may be missing beside others
         cohort = read_cohort(
@@ -52,7 +58,7 @@ class Work:
             label_of=section.label_of,
             classes=task.classes,
             missing_labels="predict" if several else section.missing_labels,
-            further=self._further_faults,
+            further=partial(self._further_faults, folds=folds),
         )
         self._check_clinical(cohort)
         text = cohort.frame.to_csv(index=False)
@@ -61,13 +67,17 @@ class Work:
             files.write_text(path, text)
         return cohort
 
-    def _further_faults(self, frame: pd.DataFrame) -> list[str]:
+    def _further_faults(self, frame: pd.DataFrame, *, folds: bool) -> list[str]:
         """Of the label columns as the task reads them, and of the classes as the folds need them."""
         task, split = self.study.task, self.study.split
         faults = question.faults(task, frame, missing_labels=self.study.cohort.missing_labels)
-        if task.kind == "classification" and task.label in frame.columns and self.study.predict.models is None:
-            rows = split.taking_part(frame)
-            faults += count_faults(rows, task.label, task.classes, least=split.patients_needed)
+        if task.kind != "classification" or task.label not in frame.columns or self.study.predict.models is not None:
+            return faults
+        few = count_faults(split.taking_part(frame), task.label, task.classes, least=split.patients_needed)
+        if folds:
+            return [*faults, *few]
+        for fault in few:
+            logger.warning("%s", fault)
         return faults
 
     def _check_clinical(self, cohort: Cohort) -> None:

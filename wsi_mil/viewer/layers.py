@@ -172,7 +172,7 @@ def _rings(geometry: Any) -> list[Any]:
 def _class_name(feature: dict[str, Any]) -> str:
     """The class alone: names and metadata that QuPath keeps of an object may be a person's words."""
     told = (feature.get("properties") or {}).get("classification")
-    name = told.get("name", "") if isinstance(told, dict) else told
+    name = told.get("name") or ": ".join(map(str, told.get("names") or [])) if isinstance(told, dict) else told
     return re.sub(r"\s+", " ", str(name or ""))[:64]
 
 

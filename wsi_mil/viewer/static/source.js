@@ -107,12 +107,12 @@ export class InlinedSource {
   }
 
   tile(key, level, column, row) {
-    return `data:image/jpeg;base64,${this.told.slides[key].tiles[`${level}/${column}_${row}`]}`;
+    return `data:image/webp;base64,${this.told.slides[key].tiles[`${level}/${column}_${row}`]}`;
   }
 
   crop(key, place) {
     const found = this.told.slides[key]?.crops[place.join("_")];
-    return found ? `data:image/jpeg;base64,${found}` : "";
+    return found ? `data:image/webp;base64,${found}` : "";
   }
 }
 
