@@ -35,7 +35,7 @@ def test_a_masked_block_is_attention_over_the_slots_that_hold_something() -> Non
         heads.append(likeness.softmax(1) @ v[:, part])
     mixed = tokens[0] + block.outward(torch.cat(heads, dim=1))
     wanted = mixed + block.mlp(block.norm_mlp(mixed))
-    torch.testing.assert_close(block(tokens, mask, context=context, bias=bias)[0], wanted)
+    torch.testing.assert_close(block(tokens, mask, context=context, bias=bias[None])[0], wanted)
 
 
 def test_steps_across_and_down_have_numbers_of_their_own() -> None:

@@ -31,6 +31,21 @@ def test_every_tile_has_a_slot_of_its_own_in_a_window_of_its_bag() -> None:
     for number in range(len(near.bag)):
         inside = cells[window == number]
         assert (inside.amax(0) - inside.amin(0) < 4).all()
-    values = torch.randn(96, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(near.collect(near.spread(values)), values)
-    assert int(near.mask().sum()) == 96
+
+
+def test_packed_windows_hold_every_tile_once_and_few_empty_places() -> None:
+    torch.manual_seed(0)
+    cells = torch.cat([torch.randint(0, 40, (60, 2)), torch.cartesian_prod(torch.arange(16), torch.arange(16)) + 64])
+    parts = segments(torch.tensor([0, 60, len(cells)]), device=cells.device)
+    near = windows(cells, parts, side=16)
+    groups = near.packed()
+    found = torch.cat([group.tiles[group.mask] for group in groups])
+    assert sorted(found.tolist()) == list(range(len(cells)))
+    assert sorted(torch.cat([group.windows for group in groups]).tolist()) == list(range(len(near.bag)))
+    for group in groups:
+        windows_of = (near.slots // near.side**2)[group.tiles]
+        assert ((windows_of == group.windows[:, None]) | ~group.mask).all()
+        assert (2 * group.mask.sum(1) > group.tiles.shape[1]).all()
+        held = near.places()[group.tiles]
+        assert ((held.diff() > 0) | ~group.mask[:, 1:]).all(), "in the order of the slots"
+    torch.testing.assert_close(near.places(), near.slots - (near.slots // 256) * 256)

@@ -69,17 +69,21 @@ class Hierarchical(Aggregator):
         """Attention-weighted mean of each bag's tiles, after they have heard of their region and of the others."""
         parts = segments(offsets, device=features.device)
         near = windows(cells.to(features.device), parts, side=self.side)
-        mask = near.mask()
-        tokens = near.spread(self.projection(features)) + self.position  #                region slot hidden
-        for block in self.within:
-            tokens = block(tokens, mask)
-        held = mask[..., None].to(tokens.dtype)
-        regions = (tokens * held).sum(1) / held.sum(1)  #                                 region hidden
+        placed = self.projection(features) + self.position[near.places()]  #              tile hidden
+        tiles, regions = torch.empty_like(placed), placed.new_empty(len(near.bag), placed.shape[1])
+        for group in near.packed():
+            tokens = placed[group.tiles]  #                                               set place hidden
+            for block in self.within:
+                tokens = block(tokens, group.mask)
+            held = group.mask[..., None].to(tokens.dtype)
+            mean = (tokens * held).sum(1) / held.sum(1)
+            regions = regions.index_copy(0, group.windows, mean.to(regions.dtype))
+            tiles = tiles.index_copy(0, group.tiles[group.mask], tokens[group.mask].to(tiles.dtype))
         told = []
         for part in torch.split(regions, torch.bincount(near.bag).tolist()):
             bag = part[None]
             for block in self.between:
-                bag = block(bag, mask.new_ones(bag.shape[:2]))
+                bag = block(bag, None)
             told.append(bag[0])
-        tiles = near.collect(tokens + self.back(torch.cat(told))[:, None])
+        tiles = tiles + self.back(torch.cat(told))[near.slots // near.side**2]
         return attention_pooled(tiles, self.attention(tiles), parts)

@@ -101,9 +101,18 @@ class _Layer(nn.Module):
         pairs = zip(tokens, torch.split(tiles, parts.lengths), strict=True)
         tokens = torch.stack([self.globals(token, part) for token, part in pairs])
         near = windows(cells, parts, side=self.side, shift=shift)
-        bias = self.bias[:, self.steps]  #                                                head slot slot
-        seen = self.block(near.spread(tiles), near.mask(), context=tokens[near.bag], bias=bias)
-        return tokens, near.collect(seen)
+        places, seen = near.places(), torch.empty_like(tiles)
+        for group in near.packed():
+            here = group.tiles, group.mask if not bool(group.mask.all()) else None
+            if here[1] is None and here[0].shape[1] == self.side**2:
+                steps = self.steps[None]  # whole windows: one bias for all of them
+            else:
+                own = places[group.tiles]
+                steps = self.steps[own[:, :, None], own[:, None]]  #                      set place place
+            bias = self.bias[:, steps].transpose(0, 1)  #                                 set head place place
+            told = self.block(tiles[here[0]], here[1], context=tokens[near.bag[group.windows]], bias=bias)
+            seen = seen.index_copy(0, group.tiles[group.mask], told[group.mask].to(seen.dtype))
+        return tokens, seen
 
 
 def _falling(heads: int, side: int) -> Float[Tensor, "head step"]:

@@ -77,21 +77,24 @@ class MaskedBlock(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "set slot hidden"],
-        mask: Bool[Tensor, "set slot"],
+        mask: Bool[Tensor, "set slot"] | None,
         *,
         context: Float[Tensor, "set more hidden"] | None = None,
-        bias: Float[Tensor, "head slot slot"] | None = None,
+        bias: Float[Tensor, "set head slot slot"] | Float[Tensor, "1 head slot slot"] | None = None,
     ) -> Float[Tensor, "set slot hidden"]:
-        """Tokens that have seen those of their set; `bias` is added to the likeness of each two slots."""
+        """Tokens that have seen those of their set; `bias` is added to the likeness of each two slots.
+
+        Without a mask all slots are read, and one bias for all sets is not copied for each.
+        """
         known = self.norm_mixing(tokens)
         asked = known if context is None else torch.cat([self.norm_mixing(context), known], dim=1)
         more = asked.shape[1] - tokens.shape[1]
         parts = (self.query(known), self.key(asked), self.value(asked))
         query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        allowed = functional.pad(mask, (more, 0), value=True)[:, None, None]  #           set 1 1 key
-        added: Tensor = allowed
-        if bias is not None:
-            added = functional.pad(bias, (more, 0)).to(query.dtype)[None].masked_fill(~allowed, float("-inf"))
+        added = None if bias is None else functional.pad(bias, (more, 0)).to(query.dtype)
+        if mask is not None:
+            allowed = functional.pad(mask, (more, 0), value=True)[:, None, None]  #       set 1 1 key
+            added = allowed if added is None else added.masked_fill(~allowed, float("-inf"))
         answer = functional.scaled_dot_product_attention(query, key, value, attn_mask=added)
         tokens = tokens + self.outward(answer.transpose(1, 2).flatten(2))
         mixed: Tensor = tokens + self.mlp(self.norm_mlp(tokens))

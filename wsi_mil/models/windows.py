@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from wsi_mil.models.layers import Segments
@@ -20,21 +20,37 @@ class Windows(NamedTuple):
     """The bag of each window, rising."""
     side: int
 
-    def spread(self, tiles: Float[Tensor, "tile hidden"]) -> Float[Tensor, "window slot hidden"]:
-        """Tiles in their slots, 0 in empty ones."""
-        area = self.side**2
-        empty = tiles.new_zeros(len(self.bag) * area, tiles.shape[1])
-        return empty.index_copy(0, self.slots, tiles).reshape(-1, area, tiles.shape[1])
+    def places(self) -> Int64[Tensor, "tile"]:
+        """The slot of each tile within its window."""
+        return self.slots % self.side**2
 
-    def collect(self, tokens: Float[Tensor, "window slot hidden"]) -> Float[Tensor, "tile hidden"]:
-        """Tiles back from their slots."""
-        return tokens.flatten(0, 1)[self.slots]
+    def packed(self) -> list[Packed]:
+        """All windows in groups of up to 1, 2, 4, 8 ... tiles: at most half of the places of a group are empty.
 
-    def mask(self) -> Bool[Tensor, "window slot"]:
-        """Slots that hold a tile."""
-        area = self.side**2
-        held = torch.zeros(len(self.bag) * area, dtype=torch.bool, device=self.slots.device)
-        return held.index_fill(0, self.slots, value=True).reshape(-1, area)
+        Tissue is scattered; a window with three tiles is not to cost as much as a full one.
+        """
+        window = self.slots // self.side**2
+        order = self.slots.argsort()
+        counts = torch.bincount(window, minlength=len(self.bag))
+        starts = counts.cumsum(0) - counts
+        widths = 1 << (counts - 1).double().add(0.5).log2().floor().add(1).clamp_min(0).long()
+        groups = []
+        for width in sorted(set(widths.tolist())):
+            own = (widths == width).nonzero()[:, 0]
+            steps = torch.arange(width, device=own.device)
+            mask = steps < counts[own, None]
+            rows = order[(starts[own, None] + steps).clamp_max(len(order) - 1)]
+            groups.append(Packed(own, torch.where(mask, rows, 0), mask))
+        return groups
+
+
+class Packed(NamedTuple):
+    """Windows of about equally many tiles, their tiles side by side without the empty slots."""
+
+    windows: Int64[Tensor, "set"]
+    tiles: Int64[Tensor, "set place"]
+    """Row of each tile, by its slot; 0 where a window has fewer."""
+    mask: Bool[Tensor, "set place"]
 
 
 def windows(cells: Int64[Tensor, "tile 2"], parts: Segments, *, side: int, shift: int = 0) -> Windows:
