@@ -33,6 +33,7 @@ STUDY = Path(__file__).parents[1] / "configs" / "idc.yaml"
 FIRST = ("mean", "stats", "max", "abmil")
 """Others are compared with the first, so that it is made first."""
 BAG_STATISTICS = "bag statistics"
+TWO_SCALES = ("lca_db",)
 
 
 def main() -> None:
@@ -70,8 +71,9 @@ def main() -> None:
 
 
 def open_work(root: Path, data: Path, name: str, *, grid: str, seeds: int) -> Work:
-    """The study of one model; all share tiles, features and folds."""
+    """The study of one model; all share tiles, features and folds, but for the one that reads every tile twice."""
     settings = [
+        *(["tile.mpp=[4.0, 16.0]"] if name in TWO_SCALES else []),
         f"cohort.table={root / 'part.csv'}",
         f"tile.table={data / grid}",
         f"model.name={name}",
@@ -80,7 +82,7 @@ def open_work(root: Path, data: Path, name: str, *, grid: str, seeds: int) -> Wo
         "heatmap.export=[]",
         "runtime.threads=1",
     ]
-    work = Work(root, load_study(STUDY, settings))
+    work = Work(root / "two_scales" if name in TWO_SCALES else root, load_study(STUDY, settings))
     work.check_cohort()
     return work
 
