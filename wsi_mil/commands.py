@@ -247,9 +247,8 @@ def _check(name: str, how: dict[str, Any], *, device: str, golden: Path | None, 
     place = room.choose_device(device)
     encoder = room.build_encoder(name, tile_px=tile_px, tile_mpp=tile_mpp, device=place, **how)
     found = room.embed(encoder)
-    show_check(
-        {**encoder.contract.to_dict(), "pretraining_data": row.pretraining_data if row else "none"}.items(), console
-    )
+    facts = {**encoder.contract.to_dict(), "pretraining_data": row.pretraining_data if row else "none"}
+    show_check(facts.items(), console)
     if save_golden is not None:
         room.save_golden(found, save_golden)
         console.print(f"golden embedding kept in {save_golden}", highlight=False, markup=False)

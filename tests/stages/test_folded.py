@@ -55,6 +55,7 @@ def test_repeats_do_not_make_the_interval_narrow(predicted: Work) -> None:
     told = evaluate(predicted, draws=100, truth=None)
     assert told is not None
     one = told.folds["brier"]
+    assert all(within_bounds(name, told.folds[name].mean) == told.folds[name].mean for name in told.folds)
     plain = 2.571 * np.std(one.values, ddof=1) / np.sqrt(6)  #  t of 5 degrees of freedom
     assert one.mean.high - one.mean.value > 1.5 * plain
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_mil.cohort import read_table
 from wsi_mil.errors import CohortError
 from wsi_mil.grid import TileGrid
-from wsi_mil.tissue import outline_from_geojson, tissue_share
+from wsi_mil.tissue import class_name, outline_from_geojson, tissue_share
 
 INSIDE = 0.5
 """Share of a tile within the polygons from which it counts as lesion."""
@@ -46,7 +46,7 @@ class Truth:
     def _share(self, path: Path, grid: TileGrid) -> NDArray[np.float32]:
         text = path.read_text(encoding="utf-8")
         if self._of:
-            features = [one for one in _features(text, path) if _name(one) == self._of]
+            features = [one for one in _features(text, path) if class_name(one) == self._of]
             text = json.dumps({"type": "FeatureCollection", "features": features})
             if not features:
                 return np.zeros(len(grid), np.float32)
@@ -61,15 +61,6 @@ def _features(text: str, path: Path) -> list[dict[str, Any]]:
         raise CohortError(f"{path} is no GeoJSON: {error}") from error
     found = told.get("features", [told]) if isinstance(told, dict) else told
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
-def _name(feature: dict[str, Any]) -> str:
-    """Of the class; QuPath's derived classes have `names`, which it shows with colons between."""
-    properties = feature.get("properties")
-    told = properties.get("classification") if isinstance(properties, dict) else None
-    if isinstance(told, dict):
-        return str(told.get("name") or ": ".join(map(str, told.get("names") or [])))
-    return str(told or "")
 
 
 def _read_labels(path: Path) -> dict[str, dict[tuple[int, int], bool]]:

@@ -130,9 +130,9 @@ class Work:
         for column in task.columns:
             self.cohort.column(column)
         rows = frame[question.known(task, frame).to_numpy()]
-        for name, wanted in self.study.split.where.items():
-            kept = self.cohort.column(name).loc[list(rows["slide"])].isin([str(value) for value in wanted])
-            rows = rows[kept.to_numpy()]
+        for name in self.study.split.where:
+            self.cohort.column(name)
+        rows = self.study.split.taking_part(rows)
         label = question.strata(task, rows, least=self.study.split.folds)
         return rows[["slide", "patient"]].assign(label=label).reset_index(drop=True)
 

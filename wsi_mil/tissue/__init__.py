@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from wsi_mil.tissue.mask import METHODS, TissueFound, find_tissue, tidied
     from wsi_mil.tissue.network import TissueNetwork, load_network
     from wsi_mil.tissue.outline import (
+        class_name,
         clipped,
         draw_outline,
         mask_to_outline,
@@ -27,6 +28,7 @@ __all__ = [
     "METHODS",
     "TissueFound",
     "TissueNetwork",
+    "class_name",
     "clipped",
     "draw_outline",
     "find_pen",
@@ -48,6 +50,7 @@ _HOME = {
     "tidied": "mask",
     "TissueNetwork": "network",
     "load_network": "network",
+    "class_name": "outline",
     "clipped": "outline",
     "find_tissue": "mask",
     "find_pen": "pen",

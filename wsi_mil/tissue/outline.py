@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,15 @@ def outline_from_geojson(text: str, *, where: str) -> MultiPolygon:
         raise SlideError(f"{where} is not GeoJSON: {error}") from None
     areas = [_area(geometry, where) for geometry in _geometries(value, where)]
     return _polygons(shapely.union_all(areas)) if areas else MultiPolygon()
+
+
+def class_name(feature: Mapping[str, Any]) -> str:
+    """The class of a GeoJSON feature, or ""; QuPath shows the `names` of derived classes with colons between."""
+    properties = feature.get("properties")
+    told = properties.get("classification") if isinstance(properties, dict) else None
+    if isinstance(told, dict):
+        return str(told.get("name") or ": ".join(map(str, told.get("names") or [])))
+    return str(told or "")
 
 
 def clipped(outline: MultiPolygon, *, slide: SlideRef, where: str) -> MultiPolygon:

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from wsi_mil.errors import ScaleError, StageError
 from wsi_mil.heatmaps import Heatmap, heatmap_from_hdf5
+from wsi_mil.tissue import class_name
 from wsi_mil.viewer.cases import Case, Cohort
 from wsi_mil.viewer.handles import Opened
 
@@ -171,9 +172,7 @@ def _rings(geometry: Any) -> list[Any]:
 
 def _class_name(feature: dict[str, Any]) -> str:
     """The class alone: names and metadata that QuPath keeps of an object may be a person's words."""
-    told = (feature.get("properties") or {}).get("classification")
-    name = told.get("name") or ": ".join(map(str, told.get("names") or [])) if isinstance(told, dict) else told
-    return re.sub(r"\s+", " ", str(name or ""))[:64]
+    return re.sub(r"\s+", " ", class_name(feature))[:64]
 
 
 @lru_cache(maxsize=1)
