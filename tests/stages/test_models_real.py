@@ -15,6 +15,8 @@ from studies import run_stage
 from wsi_mil.heatmaps import heatmap_from_hdf5
 from wsi_mil.models import MODELS
 from wsi_mil.stages import Work, load_study
+from wsi_mil.stages.evaluate import evaluate
+from wsi_mil.stages.truth import Truth
 
 STUDY = """\
 cohort: {{table: cohort.csv, slides: {slides}, label_of: slide}}
@@ -88,3 +90,20 @@ def test_a_model_on_real_tissue_is_exported_alike(name: str, studied: Opened) ->
         exported_alike(folder, heatmap, shown="alone_1", scale="rank")
         if slide == part:
             pictured_alike(heatmap, set(heatmap.channels) - {"alone_1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "judged"), [("gtp", ["attention_logit_class 1"]), ("cral", ["contribution_1", "attention_logit_class 1"])]
+)
+def test_maps_are_judged_by_those_of_the_last_class(name: str, judged: list[str], studied: Opened) -> None:
+    """The truth is where the carcinoma is: what speaks for the other class would be judged upside down."""
+    work = studied(name)
+    for stage in ("train", "predict"):
+        run_stage(work, stage)
+    items = [item.name for item in work.stage("heatmap").items(work)]
+    run_stage(work, "heatmap", shard=(items.index(WHOLE), len(items)))
+    told = evaluate(work, draws=20, truth=Truth(work.root.parent / "tiles.csv"))
+    assert told is not None
+    for local in told.localisation.values():
+        assert [channel for channel in local if "_" in channel] == judged

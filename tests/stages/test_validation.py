@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -71,7 +72,8 @@ def test_the_labels_of_the_cohort_move_nothing_that_was_frozen(model: Path, tmp_
 
 
 def test_what_is_no_other_cohort_is_refused(model: Path, tmp_path: Path) -> None:
-    same = Work(model.parents[1], _study(model.parents[2], model, "model.label=again"))
+    shutil.copytree(model.parents[1], tmp_path / "own")
+    same = Work(tmp_path / "own", _study(model.parents[2], model, "model.label=again"))
     with pytest.raises(StageError, match=r"48 slide\(s\) have names of slides that the model has learnt from"):
         _run(same)
     work = _other(tmp_path, model, slides=12)
@@ -89,5 +91,6 @@ def test_both_commands(model: Path, tmp_path: Path) -> None:
     assert "On this cohort, 95 % intervals" in ended.output
     told = json.loads((work.root / "validate" / "validation.json").read_text())
     assert told["thresholds"]
-    ended = CliRunner().invoke(app, ["compare", str(model.parents[1]), str(model.parents[1])])
+    ended = CliRunner().invoke(app, ["compare", str(model.parents[1]), f"{model.parent}/.."])
     assert isinstance(ended.exception, StageError)
+    assert "is given twice" in str(ended.exception)

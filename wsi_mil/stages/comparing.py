@@ -123,7 +123,10 @@ def compare_studies(
 
 def _read(works: Sequence[Path]) -> tuple[str, list[_Told]]:
     places = []
+    resolved = [work.resolve() for work in works]
     for work in works:
+        if resolved.count(work.resolve()) > 1:
+            raise StageError(f"{work} is given twice: give each work folder once")
         folders = sorted(path.parent for path in (work / "predict").glob("*/slides.csv"))
         if not folders:
             raise StageError(f"{work} has no predictions (no predict/MODEL/slides.csv): give work folders of studies")

@@ -185,6 +185,8 @@ def colour_only(
 
 
 def _shown(channels: tuple[str, ...]) -> list[str]:
-    """The contribution to the last class, and the attention."""
+    """The contribution to the last class, and the attention; of a method with scores for each class, that class's."""
     contributions = [name for name in channels if name.startswith("contribution_")]
-    return [*contributions[-1:], *[name for name in channels if name.startswith("attention_logit")]]
+    attention = [name for name in channels if name.startswith("attention_logit")]
+    by_class = [name for name in attention if name.startswith("attention_logit_class ")]
+    return [*contributions[-1:], *[name for name in attention if name not in by_class[:-1]]]
