@@ -184,9 +184,11 @@ def arithmetic(
 def clam_loop(
     folder: Path, names: list[str], labels: Tensor, precision: str, epochs: int, tiles: int
 ) -> tuple[np.ndarray, float]:
-    """One file a slide and step, no cache, the loss asked for at each step."""
+    """One file a slide and step, no cache, the loss asked for at each step; our recipe, so that losses compare."""
     model, learnt = Plain(), len(names) * 4 // 5
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-5)
+    settings = FitSettings()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.rate(step, epochs * learnt))
     seconds = now()
     for _ in range(epochs):
         start, total = now(), 0.0
@@ -198,7 +200,9 @@ def clam_loop(
             loss = nn.functional.cross_entropy(logits.float(), labels[number : number + 1])
             total += loss.item()
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             optimiser.step()
+            schedule.step()
             optimiser.zero_grad()
         seconds = now() - start
     return seconds, validation(lambda bag: model(bag), model, folder, names, labels, learnt)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_mil import models, tasks, training
+from wsi_mil.errors import StageError
 from wsi_mil.stages.trained import Answer, Question
 
 Method = Literal[
@@ -23,6 +26,9 @@ Method = Literal[
     "graphcam",
 ]
 """Everything that `heatmap.methods` may name."""
+
+SAME_PREDICTION = 1e-6
+"""Largest difference between the prediction in the table and the one behind the map."""
 
 SIGNED = ("contribution", "occlusion", "integrated gradients", "gradient x input")
 """Kinds of numbers that speak for what they name above zero, and against it below."""
@@ -70,6 +76,18 @@ def explain(asked: Question, methods: tuple[Method, ...]) -> Explained:
     if "novelty" in methods and bool(model.feature_limit.isfinite()):
         columns["novelty"], kinds["novelty"] = novelty(model, asked.features), "novelty"
     return Explained(asked.answer(whole), columns, kinds, asked.here)
+
+
+def check_same(told: Sequence[Explained], row: pd.Series, *, slide: str, of: str) -> None:
+    """That the mean answer of some models is their row of the table. Raises StageError, which names `of`, if not."""
+    names = told[0].answer.names
+    means = np.mean([one.answer.values for one in told], axis=0)
+    worst = float(np.abs(means - np.array([row[f"p_{name}"] for name in names], dtype=float)).max())
+    if worst > SAME_PREDICTION:
+        raise StageError(
+            f"the map of slide {slide!r} would not belong to its prediction: {of} now differs from the table by "
+            f"{worst:.2g}; run predict again"
+        )
 
 
 def novelty(model: models.MIL, features: NDArray[Any]) -> NDArray[np.float64]:

@@ -17,16 +17,15 @@ from wsi_mil.bags import Bag, BagHeader
 from wsi_mil.errors import EmptyItem, StageError
 from wsi_mil.heatmaps import Heatmap, Limits, Shared, heatmap_to_hdf5, overlay, smoothed
 from wsi_mil.stages import ledger
-from wsi_mil.stages.explained import SIGNED, Explained, Method, explain
+from wsi_mil.stages.explained import SIGNED, Explained, Method, check_same, explain
 from wsi_mil.stages.exports import Export, Wanted, export_files, write_exports
 from wsi_mil.stages.features import digests_of, header_of
-from wsi_mil.stages.member_maps import SAME_PREDICTION, member_map, member_map_inputs
+from wsi_mil.stages.member_maps import member_map, member_map_inputs
 from wsi_mil.stages.members import member_works
 from wsi_mil.stages.predict import speaking_task
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label
 from wsi_mil.stages.trained import (
-    Answer,
     TrainedModel,
     hashes,
     load,
@@ -124,7 +123,7 @@ class HeatmapStage(Stage):
         models, told = self._models(rows, item, work), []
         for model in models:
             one = explain(question(model, bag, work), self.methods)
-            self._check_same(one.answer, rows[rows["model"] == model.name].iloc[0], item, model)
+            check_same([one], rows[rows["model"] == model.name].iloc[0], slide=item.name, of=model.name)
             told.append(one)
         told = _in_common(told)
         maps = [_heatmap(bag, one, model.name) for one, model in zip(told, models, strict=True)]
@@ -162,15 +161,6 @@ class HeatmapStage(Stage):
     def _models(self, rows: pd.DataFrame, item: Item, work: Work) -> list[TrainedModel]:
         told = set(rows["model"])
         return [model for model in speakers(trained_models(work), work)[item.name] if model.name in told]
-
-    def _check_same(self, said: Answer, row: pd.Series, item: Item, model: TrainedModel) -> None:
-        table = np.array([row[f"p_{name}"] for name in said.names], dtype=float)
-        worst = float(np.abs(table - said.values).max())
-        if worst > SAME_PREDICTION:
-            raise StageError(
-                f"the map of slide {item.name!r} would not belong to its prediction: {model.name} now differs from the "
-                f"table by {worst:.2g}; run predict again"
-            )
 
     def _channel(self, shown: Heatmap, task: tasks.Task) -> str:
         """Name of the channel in the picture; the attention where the model tells no contributions."""

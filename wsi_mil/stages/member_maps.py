@@ -14,16 +14,13 @@ from wsi_mil.bags import Bag
 from wsi_mil.errors import EmptyItem, StageError
 from wsi_mil.heatmaps import Heatmap
 from wsi_mil.stages import ledger
-from wsi_mil.stages.explained import Explained, explain
+from wsi_mil.stages.explained import check_same, explain
 from wsi_mil.stages.features import digests_of
 from wsi_mil.stages.members import joined, member_works
 from wsi_mil.stages.trained import TrainedModel, hashes, question, read_checked_bag, speakers, trained_models
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
-
-SAME_PREDICTION = 1e-6
-"""Largest difference between the prediction in the table and the one behind the map."""
 
 
 def member_map_inputs(slide: str, work: Work) -> list[str]:
@@ -82,7 +79,7 @@ def _ranked(slide: str, label: str, work: Work, row: pd.Series) -> _Member | Non
     """None where the member tells no contributions."""
     bag = read_checked_bag(slide, work)
     told = [explain(question(model, bag, work), ("contribution",)) for model in _able(slide, work)]
-    _check_same(told, row, slide, label)
+    check_same(told, row, slide=slide, of=f"member {label!r}")
     names = told[0].answer.names
     if any(f"contribution_{name}" not in told[0].columns for name in names):
         return None
@@ -102,17 +99,6 @@ def _drawn(first: _Member, whole: NDArray[np.float32], model: str, said: pd.Seri
 
 def _able(slide: str, work: Work) -> list[TrainedModel]:
     return speakers(trained_models(work), work)[slide]
-
-
-def _check_same(told: list[Explained], row: pd.Series, slide: str, label: str) -> None:
-    names = told[0].answer.names
-    means = np.mean([one.answer.values for one in told], axis=0)
-    worst = float(np.abs(means - np.array([row[f"p_{name}"] for name in names], dtype=float)).max())
-    if worst > SAME_PREDICTION:
-        raise StageError(
-            f"the map of slide {slide!r} would not belong to its prediction: member {label!r} now differs from the "
-            f"table by {worst:.2g}; run predict again"
-        )
 
 
 def _check_tiles(first: _Member, other: _Member, slide: str) -> None:

@@ -131,12 +131,7 @@ class Run:
             group["lr"] = rate
 
     def _rate(self, step: int) -> float:
-        """Share of the learning rate: up along a line, then down along half a cosine, never quite 0."""
-        steps = self.settings.epochs * self.steps_an_epoch
-        rising = max(1, round(self.settings.warmup * steps))
-        if step < rising:
-            return (step + 1) / rising
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+        return self.settings.rate(step, self.settings.epochs * self.steps_an_epoch)
 
 
 def parameter_groups(model: MIL, lr: float) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,3 +46,10 @@ class FitSettings:
             raise ModelError(
                 f"training: lr {self.lr}, warmup {self.warmup} or weight_decay {self.weight_decay} is out of range"
             )
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the learning rate at a step: up along a line, then down along half a cosine, never quite 0."""
+        rising = max(1, round(self.warmup * steps))
+        if step < rising:
+            return (step + 1) / rising
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
