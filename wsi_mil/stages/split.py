@@ -45,7 +45,8 @@ class Split(Stage):
     select: float = Field(default=0.2, ge=0, le=0.5)
     """Share of the patients outside the test fold that chooses the epoch; 0 takes the last epoch."""
     calibrate: float = Field(default=0.0, ge=0, le=0.5)
-    """Share kept for calibration, thresholds and conformal sets; where it is 0 they are cross-fitted."""
+    """Share of the patients outside the test fold kept for calibration, thresholds and conformal sets; where it is 0
+    they are cross-fitted."""
     seed: int = 0
     """Of the dealing."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
