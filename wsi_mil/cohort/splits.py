@@ -88,8 +88,8 @@ def deal_rest(roles: np.ndarray, frame: pd.DataFrame, *, label: str, shares: Map
         of_rest = share if left == learning else share * learning / left
         if of_rest >= 1:
             raise CohortError(
-                f"the role {role} is to have {share:g} of {learning} patients, and the roles before it have left {left}: "
-                f"lower split.{role}, so that some are left to learn from"
+                f"the role {role} is to have {share:g} of {learning} patients, and the roles before it have left "
+                f"{left}: lower split.{role}, so that some are left to learn from"
             )
         taken = _taken(frame.iloc[rest], label, of_rest, seed=seed + 1)
         roles[rest[taken]] = role

@@ -65,8 +65,8 @@ def fit(
     `targets` outside the two lists are never read. `records`, for methods that read them, has a row a bag. With an
     empty `select_index` the last epoch is taken. On the CPU the outcome depends on the arguments alone, bit by bit; the
     global random state is left as it was. With a `snapshot` a run that was killed goes on where it was last written, to
-    the same end. `device_budget_bytes` of bags stay on a GPU once they were read whole. The model ends in evaluation
-    mode with the chosen weights.
+    the same end. `device_budget_bytes` of bags stay on a GPU. The model ends in evaluation mode with the chosen
+    weights.
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
@@ -88,11 +88,12 @@ def fit(
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.manual_seed_all(seed)
+        bags = OnDevice(source, device, budget_bytes=device_budget_bytes)
         if settings.standardise:
-            model.standardise(*feature_moments(source, fit_index))
+            model.standardise(*feature_moments(bags, fit_index))
         run = Run(
             model,
-            OnDevice(source, device, budget_bytes=device_budget_bytes),
+            bags,
             targets.to(device),
             task,
             settings,
@@ -110,14 +111,18 @@ def fit(
     return fitted
 
 
-def feature_moments(source: BagSource, index: Sequence[int]) -> tuple[Float32[Tensor, "dim"], Float32[Tensor, "dim"]]:
+def feature_moments(
+    source: BagSource | OnDevice, index: Sequence[int]
+) -> tuple[Float32[Tensor, "dim"], Float32[Tensor, "dim"]]:
     """Mean and standard deviation of each feature over all tiles of some bags; 1 for a feature that never varies.
 
     ModelError for features that are not finite, with the bag's number and the tile's.
     """
     count, mean, squares = 0, np.zeros(1), np.zeros(1)
     for bag in index:
-        features = np.asarray(source.load(bag)[0], dtype=np.float64)
+        loaded = source.load(bag)[0]
+        # Through the device, where there is one, so that what it keeps is read from disk but once.
+        features = np.asarray(loaded.cpu() if isinstance(loaded, Tensor) else loaded, dtype=np.float64)
         if not np.isfinite(features).all():
             tile, column = np.argwhere(~np.isfinite(features))[0]
             raise ModelError(
