@@ -120,7 +120,7 @@ def test_the_aggregators_are_listed() -> None:
     assert ended.returncode == 0
     for name in MODELS:
         assert name in ended.stdout
-    for word in ("paper", "cost", "spatial", "when to use"):
+    for word in ("paper", "cost", "spatial", "exact map", "when"):
         assert word in ended.stdout.lower(), word
 
 
