@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from wsi_mil.errors import CohortError, suggestion
-
-ROLES = ("fit", "select", "calibrate", "test")
-"""fit trains, select chooses the epoch, calibrate sets thresholds, test is read once."""
-
-COLUMNS = ("repeat", "fold", "slide", "patient", "role")
+from wsi_mil.cohort.checked import COLUMNS, check_folds
+from wsi_mil.errors import CohortError
 
 By = Literal["patients", "sites", "leave_one_site_out"]
 """What is kept whole between the test role and the others; patients always are."""
-
-MOST_FAULTS = 40
-"""Named one by one; the rest is counted."""
 
 
 def make_folds(
@@ -102,53 +94,6 @@ def part_of(frame: pd.DataFrame, roles: np.ndarray, *, repeat: int, fold: int) -
     part.insert(1, "fold", fold)
     part["role"] = roles
     return part
-
-
-def check_folds(
-    folds: pd.DataFrame, *, slides: Sequence[str], where: str | Path, patients: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """Check a table of folds, ours or brought: columns, roles, known slides, no patient in two roles of a fold.
-
-    `patients`, by slide, is what the cohort says; a table that says otherwise would hide a patient on two sides.
-    Raises CohortError that names every fault.
-    """
-    missing = [name for name in COLUMNS if name not in folds.columns]
-    if missing:
-        raise CohortError(f"{where} lacks the column(s) {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
-    for name in ("repeat", "fold"):
-        odd = [str(cell) for cell in folds[name] if not str(cell).strip().isdigit()]
-        if odd:
-            raise CohortError(f"{where}: {name} {odd[0]!r} is not a number from 0 on ({len(odd)} such rows)")
-    folds = folds[list(COLUMNS)].astype({"repeat": int, "fold": int, "slide": str, "patient": str, "role": str})
-    faults = [f"unknown role {role!r}{suggestion(role, ROLES)}" for role in sorted(set(folds["role"]) - set(ROLES))]
-    unknown = sorted(set(folds["slide"]) - set(slides))
-    if unknown:
-        faults.append(
-            f"{len(unknown)} slide(s) that the cohort does not have, first {unknown[0]!r} (those without a label or "
-            "outside split.where take no part)"
-        )
-    for slide, patient in dict.fromkeys(zip(folds["slide"], folds["patient"], strict=True)):
-        told = (patients or {}).get(slide, patient)
-        if told != patient:
-            faults.append(f"slide {slide!r} is of patient {told!r} in the cohort, not of {patient!r}")
-    keys = ["repeat", "fold"]
-    twice = folds[folds.duplicated([*keys, "slide"])]
-    for repeat, fold, slide in zip(twice["repeat"], twice["fold"], twice["slide"], strict=True):
-        faults.append(f"slide {slide!r} stands twice in repeat {repeat}, fold {fold}")
-    roles = folds[[*keys, "patient", "role"]].drop_duplicates()
-    for (repeat, fold, patient), group in roles[roles.duplicated([*keys, "patient"], keep=False)].groupby(
-        [*keys, "patient"], sort=False
-    ):
-        both = " and ".join(sorted(group["role"]))
-        faults.append(f"patient {patient!r} is in {len(group)} roles of repeat {repeat}, fold {fold} ({both})")
-    for (repeat, fold), group in folds.groupby(keys):
-        lacking = [role for role in ("fit", "test") if role not in set(group["role"])]
-        if lacking:
-            faults.append(f"repeat {repeat}, fold {fold} has no slide in the role(s) {', '.join(lacking)}")
-    if faults:
-        more = f"; ... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
-        raise CohortError(f"{where}: {len(faults)} fault(s): " + "; ".join(faults[:MOST_FAULTS]) + more)
-    return folds
 
 
 def groups_of_sites(frame: pd.DataFrame) -> np.ndarray:

@@ -98,7 +98,8 @@ class Split(Stage):
         if self.table is not None:
             folds = read_brought(self.table, rows, label="label", shares=shares, seed=self.seed)
         elif self.column:
-            folds = folds_by_column(rows, self.column, label="label", shares=shares, seed=self.seed)
+            row_of = {slide: row + 2 for row, slide in enumerate(work.cohort.slides)}
+            folds = folds_by_column(rows, self.column, label="label", shares=shares, seed=self.seed, row_of=row_of)
         else:
             folds = make_folds(
                 rows,

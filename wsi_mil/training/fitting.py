@@ -76,9 +76,7 @@ def fit(
             f"compares bags and needs {task.least_bags} or more: set train.batch_bags to "
             f"{task.recipe.get('batch_bags', task.least_bags)}, or leave it empty"
         )
-    if select_index and not task.can_judge(targets[select_index]):
-        _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
-        select_index = []
+    select_index = _judges(select_index, targets, task)
     if task.kind == "ordinal" and model.judges_parts:
         _LOG.warning("%s judges a slide by parts of it; ordered grades hang on the whole", model.spec.name)
     model.to(device)
@@ -234,6 +232,14 @@ def _drawing(run: Run, tiles: int) -> Draw | None:
         return np.sort(run.random.choice(count, size=tiles, replace=False)) if tiles < count else None
 
     return draw
+
+
+def _judges(select_index: list[int], targets: Tensor, task: Task) -> list[int]:
+    """The select role, or nobody where it cannot judge."""
+    if not select_index or task.can_judge(targets[select_index]):
+        return select_index
+    _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
+    return []
 
 
 def _check_roles(fit_index: list[int], select_index: list[int], *, source: BagSource, targets: Tensor) -> None:
