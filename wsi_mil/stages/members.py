@@ -109,8 +109,10 @@ def hear_members(work: Work) -> dict[Fold, Heard]:
     models = {label: trained_models(one) for label, one in works.items()}
     folds = read_folds(work)
     found: dict[Fold, Heard] = {}
-    for (repeat, fold), part in folds[folds["role"] == "calibrate"].groupby(["repeat", "fold"]):
+    calibrate = folds[folds["role"] == "calibrate"]
+    for repeat, fold in calibrate[["repeat", "fold"]].drop_duplicates().itertuples(index=False):
         here = (int(repeat), int(fold))
+        part = calibrate[(calibrate["repeat"] == repeat) & (calibrate["fold"] == fold)]
         own = {label: [one for one in models[label] if (one.repeat, one.fold) == here] for label in works}
         said: list[list[NDArray[np.float64]]] = []
         names: list[str] = []

@@ -174,7 +174,8 @@ def _predicted(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def _seeds_alone(rows: pd.DataFrame, work: Work) -> dict[str, dict[str, tuple[float, ...]]]:
     """By question and measure the value of each seed's models alone."""
-    table, found = read_slides(work), {}
+    table = read_slides(work)
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
     for _, part in rows.groupby(rows["model"].str.partition("/")[0]):
         # The values are wanted, and no intervals: two draws are the fewest.
         for question, (_, measures) in measured(work, _predicted(part, table), draws=2).items():
@@ -213,7 +214,7 @@ def _table(found: Sequence[Swept]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def _spread(values: Sequence[float]) -> dict[str, Any]:
     """How many seeds there are, and the standard deviation between them; NaN where there is one."""
     return {"seeds": len(values), "seed_spread": float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")}
 
