@@ -79,7 +79,8 @@ def _other_patients(folds: pd.DataFrame, patients: Mapping[str, str], places: pd
     told = folds["slide"].map(patients)
     wrong = told.notna() & (told != folds["patient"])
     return [
-        f"slide {slide!r} is of patient {patients[slide]!r} in the cohort, not of {patient!r}{_at(places[group.index])}"
+        f"slide {slide!r} is of patient {told[group.index[0]]!r} in the cohort, not of {patient!r}"
+        f"{_at(places[group.index])}"
         for (slide, patient), group in folds[wrong].groupby(["slide", "patient"], sort=False)
     ]
 
