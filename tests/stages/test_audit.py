@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -75,6 +76,40 @@ def test_what_a_checkpoint_was_fitted_on_is_compared_with_whom_it_tests(tmp_path
     assert outcome.kind == "failed"
     assert "leakage" in outcome.why
     assert words in outcome.why
+
+
+def _same_features(work: Work, tested: str, learnt: str) -> None:
+    """The features of one slide under the name of another."""
+    source = work.root.parent / "features"
+    shutil.copy(source / f"{learnt}.h5", source / f"{tested}.h5")
+    list(import_bags([source / f"{tested}.h5"], work.root / "extract" / "phikon", Help(), redo=True))
+
+
+def _slide(work: Work, *, fold: int, role: str) -> str:
+    folds = pd.read_csv(work.root / "split" / "folds.csv", dtype=str)
+    return str(folds["slide"][(folds["fold"] == str(fold)) & (folds["role"] == role)].iloc[0])
+
+
+@pytest.mark.parametrize("trained_again", [True, False])
+def test_models_that_are_found_are_audited_again(tmp_path: Path, trained_again: bool) -> None:
+    """A tested slide gets the features of a fit slide: no checkpoint changes by it, and none may speak any more."""
+    work = bag_study(tmp_path)
+    through(work, "split", "train", "predict", "calibrate", "report")
+    tested, learnt = _slide(work, fold=0, role="test"), _slide(work, fold=0, role="fit")
+    _same_features(work, tested, learnt)
+    twins = f"slides {learnt!r} and {tested!r} are the same file, one to learn from and one to be tested on"
+    for _ in range(2 if trained_again else 0):  # the second run, too, takes nothing for made
+        first, _ = run_stage(work, "train")
+        assert first.kind == "failed"
+        assert twins in first.why
+    outcome = run_stage(work, "predict")[0]
+    assert outcome.kind == "failed"
+    assert twins in outcome.why
+    assert ("train: leakage" if trained_again else "fold 0: slides") in outcome.why
+    for stage in ("calibrate", "report"):
+        outcome = run_stage(work, stage)[0]
+        assert outcome.kind == "failed"
+        assert "leakage, " in outcome.why
 
 
 def test_poison_on_the_test_fold_changes_no_checkpoint(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_mil import files
 from wsi_mil.bags import StoredBag, read_bag
 from wsi_mil.cohort import read_table
 from wsi_mil.errors import BagError, ModelError
@@ -49,6 +50,51 @@ def audit_fold(roles: Mapping[str, Sequence[str]], work: Work) -> dict[str, Any]
     the encoder was pretrained on. Slides without a bag are left out.
     """
     paths = {role: bags_of(work, slides)[0] for role, slides in roles.items()}
+    faults, warnings = _findings(roles, paths, work)
+    warnings += tcga_warning(list(paths["test"].items()))
+    if faults:
+        raise BagError(_leakage(faults))
+    for warning in warnings:
+        logger.warning("%s", warning)
+    bags = sum(len(found) for found in paths.values())
+    return {"checked": CHECKED, "bags": bags, "warnings": warnings, "key": audit_key(roles, work)}
+
+
+def audit_study(work: Work) -> None:
+    """The same for every fold that a study predicts by, since a bag or a patient may have changed after training.
+
+    Raises BagError with every finding and its fold.
+    """
+    from wsi_mil.stages.train import read_folds, roles_of
+
+    places = list(read_folds(work)[["repeat", "fold"]].drop_duplicates().itertuples(index=False))
+    several = len({repeat for repeat, _ in places}) > 1
+    faults = []
+    for repeat, fold in places:
+        roles = roles_of(int(repeat), int(fold), work)
+        paths = {role: bags_of(work, slides)[0] for role, slides in roles.items()}
+        name = f"repeat {repeat} fold {fold}" if several else f"fold {fold}"
+        faults += [f"{name}: {fault}" for fault in _findings(roles, paths, work)[0]]
+    if faults:
+        raise BagError(f"{_leakage(faults)}; train again")
+
+
+def audit_key(roles: Mapping[str, Sequence[str]], work: Work) -> str:
+    """Digest of all that an audit of a fold looks at: it need not be run again while this stays the same."""
+    told = [files.digest_file(work.study.train.encoder_saw)] if work.study.train.encoder_saw else []
+    for role, slides in roles.items():
+        paths, rows = bags_of(work, slides)[0], work.rows_of(slides)
+        patients = dict(zip(rows["slide"], rows["patient"], strict=True))
+        for slide, path in paths.items():
+            header = header_of(path)
+            told += [role, slide, patients[slide], header.slide.fingerprint, header.digest]
+    return files.digest(*told)
+
+
+def _findings(
+    roles: Mapping[str, Sequence[str]], paths: Mapping[str, Mapping[str, Path]], work: Work
+) -> tuple[list[str], list[str]]:
+    """Faults and warnings of a fold."""
     frame = work.cohort.frame
     patients = dict(zip(frame["slide"], frame["patient"], strict=True))
     faults = [
@@ -56,14 +102,12 @@ def audit_fold(roles: Mapping[str, Sequence[str]], work: Work) -> dict[str, Any]
         for patient, found in shared_patients(roles, patients).items()
     ]
     twins, warnings = _same_files(paths)
-    faults += [*twins, *_near_duplicates(paths), *_pretrained(roles["test"], work)]
-    warnings += tcga_warning(list(paths["test"].items()))
-    if faults:
-        more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
-        raise BagError(f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}")
-    for warning in warnings:
-        logger.warning("%s", warning)
-    return {"checked": CHECKED, "bags": sum(len(found) for found in paths.values()), "warnings": warnings}
+    return [*faults, *twins, *_near_duplicates(paths), *_pretrained(roles["test"], work)], warnings
+
+
+def _leakage(faults: Sequence[str]) -> str:
+    more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
+    return f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}"
 
 
 def audit_models(models: Sequence[Any], tests: Mapping[str, Sequence[Any]], work: Work) -> None:
@@ -96,8 +140,7 @@ def audit_models(models: Sequence[Any], tests: Mapping[str, Sequence[Any]], work
         for fault in faults:
             logger.warning("%s; figures of slides that a model has learnt from say nothing", fault)
     elif faults:
-        more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
-        raise ModelError(f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}; train again")
+        raise ModelError(f"{_leakage(faults)}; train again")
 
 
 def tcga_warning(paths: Sequence[tuple[str, Path]]) -> list[str]:

@@ -18,6 +18,7 @@ from wsi_mil import files
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import StageError
 from wsi_mil.evaluation import RULES
+from wsi_mil.stages import ledger
 from wsi_mil.stages.calibrated import NAME, Calibration, Place, fit_calibration, lay_on, load_calibration
 from wsi_mil.stages.rejecting import STATE, Unknown, reject_given, reject_own, told_unknown
 from wsi_mil.stages.stage import Item, Stage, Tick
@@ -89,9 +90,7 @@ class Calibrate(Stage):
 
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The tables of the predictions, the labels, and the calibration of given models."""
-        folder = work.stage("predict").folder(work)
-        if not (folder / "slides.csv").exists():
-            raise StageError(f"there is no slides.csv in {folder}: run `wsi-mil predict` first")
+        folder = ledger.require("predict", "slides", work).parent
         names = ("slides.csv", "models.csv", "patients.csv", "calibrate.csv")
         told = [files.digest_file(folder / name) for name in names if (folder / name).exists()]
         given = _given(work)

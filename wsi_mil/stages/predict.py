@@ -15,7 +15,7 @@ from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
 from wsi_mil.stages import question
-from wsi_mil.stages.audit import audit_models, tcga_warning
+from wsi_mil.stages.audit import audit_models, audit_study, tcga_warning
 from wsi_mil.stages.features import bags_of, digests_of
 from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
 from wsi_mil.stages.stage import Item, Stage, Tick
@@ -99,11 +99,15 @@ class Predict(Stage):
         told: dict[str, tuple[str, str]] = {}
         slides = work.cohort.slides
         if self.members:
+            for one in member_works(work).values():
+                audit_study(one)
             members, weights = member_models(work), weigh_members(work)
         else:
             models = trained_models(work)
             require_one_question(models, work)
             by_slide = speakers(models, work)
+            if self.models is None:
+                audit_study(work)
             audit_models(models, by_slide, work)
         for number, slide in enumerate(slides):
             tick(number, len(slides))

@@ -76,8 +76,7 @@ class Report(Stage):
         from wsi_mil.stages import rejection_page
         from wsi_mil.stages.galleries import written_cases
 
-        predictions = work.stage("predict")
-        told = [files.digest_file(predictions.output(Item("slides"), work))]
+        told = [files.digest_file(ledger.require("predict", "slides", work))]
         decided = work.stage("calibrate").output(Item("slides"), work)
         told.append(files.digest_file(decided) if decided.exists() else "")
         for name in ("tissue", "tile", "extract", "heatmap"):

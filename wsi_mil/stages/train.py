@@ -18,7 +18,7 @@ from wsi_mil.config import StudyPath
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger, question
-from wsi_mil.stages.audit import audit_fold
+from wsi_mil.stages.audit import audit_fold, audit_key
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.tracking import tracked
@@ -100,6 +100,12 @@ class Train(Stage):
         digests = digests_of(paths.values(), work.study.model.beside)
         saw = [files.digest_file(self.encoder_saw)] if self.encoder_saw else []
         return [*told, *digests, *([record] if record else []), *saw]
+
+    def recheck(self, item: Item, work: Work, facts: Mapping[str, Any]) -> None:
+        """Audit a checkpoint again where the slides of the fold, tested ones too, are not as they were."""
+        roles = _roles(item, work)
+        if facts.get("audit", {}).get("key") != audit_key(roles, work):
+            audit_fold(roles, work)
 
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
@@ -260,8 +266,13 @@ def read_folds(work: Work) -> pd.DataFrame:
 
 def _roles(item: Item, work: Work) -> dict[str, list[str]]:
     assert item.fold is not None
+    return roles_of(item.fold[1], item.fold[2], work)
+
+
+def roles_of(repeat: int, fold: int, work: Work) -> dict[str, list[str]]:
+    """Slides of each role of a fold. Raises StageError where folds.csv names slides that take no part."""
     folds = read_folds(work)
-    here = folds[(folds["repeat"] == item.fold[1]) & (folds["fold"] == item.fold[2])]
+    here = folds[(folds["repeat"] == repeat) & (folds["fold"] == fold)]
     known = set(work.labelled()["slide"])
     unknown = [slide for slide in here["slide"] if slide not in known]
     if unknown:
