@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from wsi_mil.cli import app
 from wsi_mil.errors import StageError
-from wsi_mil.stages import Work, study_of_model, validate_study
+from wsi_mil.stages import Help, Work, import_bags, study_of_model, validate_study
+from wsi_mil.stages.learnt import require_new
+from wsi_mil.stages.ledger import read_record
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,53 @@ def test_what_is_no_other_cohort_is_refused(model: Path, tmp_path: Path) -> None
     path.write_text(path.read_text().replace("tumour", "tumor"))
     with pytest.raises(StageError, match=r"the labels 'tumor' are none of the model's classes \(normal, tumour\)"):
         _run(work)
+
+
+def _renamed(tmp_path: Path, model: Path, *, patient: str = "Q") -> Work:
+    """A cohort of eight slides, four of which are the model's own under other names."""
+    work, home = bag_study(tmp_path, seed=7, prefix="X", slides=8), model.parents[2]
+    for number in range(4):
+        shutil.copy(home / "features" / f"S{number:03}.h5", tmp_path / "features" / f"X{number:03}.h5")
+    names = [tmp_path / "features" / f"X{number:03}.h5" for number in range(4)]
+    list(import_bags(names, work.root / "extract" / "phikon", Help(), redo=True))
+    path = tmp_path / "cohort.csv"
+    path.write_text(path.read_text().replace("XP", patient))
+    return Work(work.root, _study(tmp_path, model))
+
+
+def test_slides_learnt_from_are_known_again_under_other_names(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = _renamed(tmp_path, model)
+    with pytest.raises(StageError, match=r"4 slide\(s\) are those that the model has learnt from under other names"):
+        _run(work)
+    assert "learnt from 4 of the 8 slides (first 'X000', learnt from as 'S000': the same file" in caplog.text
+    assert "say nothing" in read_record(work.stage("predict"), "slides", work)["facts"]["warning"]  # type: ignore[index]
+
+
+def test_patients_of_the_same_id_are_warned_of(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = _renamed(tmp_path, model, patient="P")
+    path = tmp_path / "cohort.csv"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([rows[0], *rows[5:]]) + "\n")
+    work = Work(work.root, _study(tmp_path, model))
+    work.check_cohort()
+    require_new(work)
+    assert "4 slide(s) are of patients with ids that the model has learnt from (first 'X004' of patient 'P004')" in (
+        caplog.text
+    )
+
+
+def test_a_checkpoint_that_kept_no_fingerprints_still_answers(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "old")
+    for path in (tmp_path / "old").rglob("model.json"):
+        record = json.loads(path.read_text())
+        for name in ("patients", "fingerprints", "digests", "recorded_on"):
+            record["training"].pop(name)
+        path.write_text(json.dumps(record))
+    work = _other(tmp_path / "new", tmp_path / "old", slides=4)
+    work.check_cohort()
+    through(work, "predict")
 
 
 def test_both_commands(model: Path, tmp_path: Path) -> None:

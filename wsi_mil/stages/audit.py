@@ -1,4 +1,4 @@
-"""Nothing that is tested may have been learnt from: one report before a fold is trained, one before it is predicted."""
+"""Nothing that is tested may be among what a fold learns from: one report before training, one before prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_mil import files
 from wsi_mil.bags import StoredBag, read_bag
 from wsi_mil.cohort import read_table
-from wsi_mil.errors import BagError, ModelError
+from wsi_mil.errors import BagError
 from wsi_mil.evaluation import (
     SAME_BAG,
     Signature,
@@ -53,7 +53,7 @@ def audit_fold(roles: Mapping[str, Sequence[str]], work: Work) -> dict[str, Any]
     faults, warnings = _findings(roles, paths, work)
     warnings += tcga_warning(list(paths["test"].items()))
     if faults:
-        raise BagError(_leakage(faults))
+        raise BagError(leakage(faults))
     for warning in warnings:
         logger.warning("%s", warning)
     bags = sum(len(found) for found in paths.values())
@@ -76,7 +76,7 @@ def audit_study(work: Work) -> None:
         name = f"repeat {repeat} fold {fold}" if several else f"fold {fold}"
         faults += [f"{name}: {fault}" for fault in _findings(roles, paths, work)[0]]
     if faults:
-        raise BagError(f"{_leakage(faults)}; train again")
+        raise BagError(f"{leakage(faults)}; train again")
 
 
 def audit_key(roles: Mapping[str, Sequence[str]], work: Work) -> str:
@@ -105,42 +105,10 @@ def _findings(
     return [*faults, *twins, *_near_duplicates(paths), *_pretrained(roles["test"], work)], warnings
 
 
-def _leakage(faults: Sequence[str]) -> str:
+def leakage(faults: Sequence[str]) -> str:
+    """All findings as one sentence."""
     more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
     return f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}"
-
-
-def audit_models(models: Sequence[Any], tests: Mapping[str, Sequence[Any]], work: Work) -> None:
-    """Compare what each checkpoint was fitted on with whom it is to be tested on; `tests` is models by slide.
-
-    Raises ModelError with every finding: a model that learnt from a tested slide or its patient, or whose scaler or
-    clinical encoder was fitted outside the fit role.
-    """
-    from wsi_mil.stages.trained import load
-
-    frame = work.cohort.frame
-    patients = dict(zip(frame["slide"], frame["patient"], strict=True))
-    tested: dict[str, list[str]] = {}
-    for slide, able in tests.items():
-        for model in able:
-            tested.setdefault(model.name, []).append(slide)
-    faults = []
-    for model in models:
-        told = load(model, work).training
-        learnt = {patients.get(slide, slide) for slide in told.slides}
-        both = [slide for slide in tested.get(model.name, []) if slide in told.slides or patients[slide] in learnt]
-        if both:
-            faults.append(f"{model.name} learnt from {len(both)} of the slides it is to be tested on, or from their "
-                          f"patients (first {both[0]!r})")  # fmt: skip
-        outside = sorted(set(told.scaled_on) - set(told.slides))
-        if outside:
-            faults.append(f"{model.name}: its scaler was fitted on slides outside its fold (first {outside[0]!r})")
-    if work.study.predict.models is not None:
-        # names of another cohort's slides may be the same by chance
-        for fault in faults:
-            logger.warning("%s; figures of slides that a model has learnt from say nothing", fault)
-    elif faults:
-        raise ModelError(f"{_leakage(faults)}; train again")
 
 
 def tcga_warning(paths: Sequence[tuple[str, Path]]) -> list[str]:

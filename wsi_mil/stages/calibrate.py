@@ -16,7 +16,6 @@ from pydantic import Field
 
 from wsi_mil import files
 from wsi_mil.config import StudyPath
-from wsi_mil.errors import StageError
 from wsi_mil.evaluation import RULES
 from wsi_mil.stages import ledger
 from wsi_mil.stages.calibrated import NAME, Calibration, Place, fit_calibration, lay_on, load_calibration

@@ -15,8 +15,9 @@ from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
 from wsi_mil.stages import question
-from wsi_mil.stages.audit import audit_models, audit_study, tcga_warning
+from wsi_mil.stages.audit import tcga_warning
 from wsi_mil.stages.features import bags_of, digests_of
+from wsi_mil.stages.learnt import audit_own, overlap_warning
 from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
@@ -98,17 +99,14 @@ class Predict(Stage):
         rows: list[dict[str, Any]] = []
         told: dict[str, tuple[str, str]] = {}
         slides = work.cohort.slides
+        for one in self._own(work):
+            audit_own(one)
         if self.members:
-            for one in member_works(work).values():
-                audit_study(one)
             members, weights = member_models(work), weigh_members(work)
         else:
             models = trained_models(work)
             require_one_question(models, work)
             by_slide = speakers(models, work)
-            if self.models is None:
-                audit_study(work)
-            audit_models(models, by_slide, work)
         for number, slide in enumerate(slides):
             tick(number, len(slides))
             if self.members:
@@ -129,7 +127,7 @@ class Predict(Stage):
             files.remove(folder / "patients.csv")
         draft.write_text(slides_table.to_csv(index=False), encoding="utf-8")
         counts = slides_table["status"].value_counts()
-        warning = self._seen_in_pretraining(slides_table, work)
+        warning = " ".join(filter(None, [self._seen_in_pretraining(slides_table, work), self._learnt(work)]))
         if warning:
             logger.warning("%s", warning)
         return {
@@ -152,6 +150,15 @@ class Predict(Stage):
         """A warning where slides of TCGA are read through an encoder that was pretrained on TCGA."""
         found = bags_of(work, table["slide"][table["status"] == "predicted"])[0]
         return " ".join(tcga_warning(list(found.items())))
+
+    def _own(self, work: Work) -> Sequence[Work]:
+        """The study as its own models were trained in it; none where models are given."""
+        if self.members:
+            return list(member_works(work).values())
+        return [work] if self.models is None else []
+
+    def _learnt(self, work: Work) -> str:
+        return "" if self.models is None else overlap_warning(work)
 
     def _predict_members(
         self, slide: str, members: Any, weights: Any, work: Work, rows: list[dict[str, Any]]

@@ -148,7 +148,7 @@ class Train(Stage):
         )
         task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)
         chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
-        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, tuple(fitting))
+        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, tuple(fitting), **_marks(paths, work))
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         _write_beside(draft, fitted.history, work)
@@ -184,6 +184,16 @@ def _recipe(method: Mapping[str, float], task: Mapping[str, float]) -> dict[str,
     """What is trained with where the study says nothing: the more that the method or the loss needs."""
     names = [*method, *(name for name in task if name not in method)]
     return {name: max(told[name] for told in (method, task) if name in told) for name in names}
+
+
+def _marks(paths: Mapping[str, Path], work: Work) -> dict[str, tuple[str, ...]]:
+    """By what the slides that are learnt from are known again in another cohort."""
+    slides = [header_of(path) for path in paths.values()]
+    return {
+        "patients": tuple(work.rows_of(list(paths))["patient"]),
+        "fingerprints": tuple(header.slide.fingerprint for header in slides),
+        "digests": tuple(header.digest for header in slides),
+    }
 
 
 def _places(slides: Sequence[str], learnt: Sequence[str]) -> list[int]:

@@ -21,6 +21,7 @@ from wsi_mil.stages.calibrate import given_study, read_predicted, said_of
 from wsi_mil.stages.calibrated import ALL, NAME, Calibration, Fitted, lay_on, load_calibration
 from wsi_mil.stages.features import bags_of, usable
 from wsi_mil.stages.judgement import Judgement, judge, values_of
+from wsi_mil.stages.learnt import require_new
 from wsi_mil.stages.trained import load, trained_models
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ class Validation:
 def validate(work: Work, *, columns: Sequence[str], local: Sequence[int], draws: int) -> Validation:
     """Judge the predictions of given models for labelled slides that they have not learnt from.
 
-    Raises StageError where slides have names of training slides, where labels are none of the model's classes, or where
-    the task is not classification.
+    Raises StageError where slides are training slides by name or content, where labels are none of the model's classes,
+    or where the task is not classification.
     """
     kind: str = work.study.task.kind
     if kind != "classification":
         raise StageError(f"the model's task is {kind}; only classification is validated so far")
-    _check_new(work)
+    require_new(work)
     table, level, calibration = _table(work)
     unknown = sorted(set(table["label"]) - set(calibration.classes))
     if unknown:
@@ -93,16 +94,6 @@ def validate(work: Work, *, columns: Sequence[str], local: Sequence[int], draws:
     }
     development = _development(work, calibration, draws)
     return Validation(judged, metrics, development, _drift(work), _local(judged, local))
-
-
-def _check_new(work: Work) -> None:
-    learnt = {slide for one in trained_models(work) for slide in load(one, work).training.slides}
-    known = [slide for slide in work.cohort.slides if slide in learnt]
-    if known:
-        raise StageError(
-            f"{len(known)} slide(s) have names of slides that the model has learnt from, first {known[0]!r}: leave "
-            "them out of an external cohort, or rename them if they are others"
-        )
 
 
 def _table(work: Work) -> tuple[pd.DataFrame, str, Calibration]:
