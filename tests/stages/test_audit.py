@@ -14,9 +14,11 @@ from bagged import bag_study, through, with_settings
 from studies import run_stage
 
 from wsi_mil import files
+from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.stages import Help, Work, import_bags
 from wsi_mil.stages.audit import site_warning
 from wsi_mil.stages.judgement_pages import audit
+from wsi_mil.training import fitting
 
 
 def _roles(work: Work, roles: dict[str, str]) -> None:
@@ -110,6 +112,32 @@ def test_models_that_are_found_are_audited_again(tmp_path: Path, trained_again: 
         outcome = run_stage(work, stage)[0]
         assert outcome.kind == "failed"
         assert "leakage, " in outcome.why
+
+
+@pytest.mark.parametrize("which", ["scaler", "clinical encoder"])
+def test_what_a_fit_has_read_is_compared_with_the_fit_role(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """A fit that reads more than its role says so by itself, whatever the code around it was told to hand over."""
+    work = bag_study(tmp_path, "cohort.clinical={age: number}", "model.fusion=concat")
+    if which == "scaler":
+        moments = fitting.feature_moments
+        monkeypatch.setattr(fitting, "feature_moments", lambda source, _: moments(source, range(len(source))))
+    else:
+        fit, frame = ClinicalEncoder.fit, work.cohort.frame
+        monkeypatch.setattr(ClinicalEncoder, "fit", lambda encoder, _: fit(encoder, frame))
+    through(work, "split", "train")
+    why = _failed(work, "predict")
+    assert f"seed-0/fold-0: its {which} was fitted on" in why
+    assert "slide(s) outside the role fit (first " in why
+
+
+def test_a_checkpoint_of_other_roles_than_the_folds_have_now_is_refused(tmp_path: Path) -> None:
+    work = bag_study(tmp_path, "split.calibrate=0.3")
+    through(work, "split", "train")
+    learnt, spare = _slide(work, fold=0, role="fit"), _slide(work, fold=0, role="calibrate")
+    _roles(work, {learnt: "calibrate", spare: "fit"})
+    assert f"it learnt from 1 slide(s) outside the role fit and select (first {learnt!r})" in _failed(work, "predict")
 
 
 def test_poison_on_the_test_fold_changes_no_checkpoint(tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ def audit_key(roles: Mapping[str, Sequence[str]], work: Work) -> str:
     return files.digest(*told)
 
 
+def marks_of(paths: Mapping[str, Path], work: Work) -> dict[str, tuple[str, ...]]:
+    """By what the slides that are learnt from are known again in another cohort."""
+    slides = [header_of(path) for path in paths.values()]
+    return {
+        "patients": tuple(work.rows_of(list(paths))["patient"]),
+        "fingerprints": tuple(header.slide.fingerprint for header in slides),
+        "digests": tuple(header.digest for header in slides),
+    }
+
+
 def _findings(
     roles: Mapping[str, Sequence[str]], paths: Mapping[str, Mapping[str, Path]], work: Work
 ) -> tuple[list[str], list[str]]:

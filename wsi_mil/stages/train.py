@@ -18,7 +18,7 @@ from wsi_mil.config import StudyPath
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger, question
-from wsi_mil.stages.audit import audit_fold, audit_key
+from wsi_mil.stages.audit import audit_fold, audit_key, marks_of
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.tracking import tracked
@@ -148,7 +148,10 @@ class Train(Stage):
         )
         task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)
         chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
-        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, tuple(fitting), **_marks(paths, work))
+        read = tuple(slide for bag in fitted.scaled for slide in units[bag])
+        recorded = clinical.fitted_on if clinical else ()
+        marks = marks_of(paths, work)
+        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, read, recorded, **marks)
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         _write_beside(draft, fitted.history, work)
@@ -184,16 +187,6 @@ def _recipe(method: Mapping[str, float], task: Mapping[str, float]) -> dict[str,
     """What is trained with where the study says nothing: the more that the method or the loss needs."""
     names = [*method, *(name for name in task if name not in method)]
     return {name: max(told[name] for told in (method, task) if name in told) for name in names}
-
-
-def _marks(paths: Mapping[str, Path], work: Work) -> dict[str, tuple[str, ...]]:
-    """By what the slides that are learnt from are known again in another cohort."""
-    slides = [header_of(path) for path in paths.values()]
-    return {
-        "patients": tuple(work.rows_of(list(paths))["patient"]),
-        "fingerprints": tuple(header.slide.fingerprint for header in slides),
-        "digests": tuple(header.digest for header in slides),
-    }
 
 
 def _places(slides: Sequence[str], learnt: Sequence[str]) -> list[int]:

@@ -6,8 +6,8 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,18 @@ class Fitted:
     """The epoch chosen."""
     chosen_by: str
     """Why this one, in words."""
+    scaled: tuple[int, ...] = ()
+    """The bags that were read to fit the scaler of the features, as they were read."""
+
+
+class Moments(NamedTuple):
+    """Of each feature over all tiles of some bags."""
+
+    mean: Float32[Tensor, "dim"]
+    spread: Float32[Tensor, "dim"]
+    """Standard deviation; 1 for a feature that never varies."""
+    read: tuple[int, ...]
+    """The bags that were read."""
 
 
 def fit(
@@ -86,8 +98,10 @@ def fit(
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.manual_seed_all(seed)
+        scaled: tuple[int, ...] = ()
         if settings.standardise:
-            model.standardise(*feature_moments(source, fit_index))
+            mean, spread, scaled = feature_moments(source, fit_index)
+            model.standardise(mean, spread)
         run = Run(
             model,
             OnDevice(source, device, budget_bytes=device_budget_bytes),
@@ -105,16 +119,17 @@ def fit(
     if snapshot is not None:
         snapshot.remove()
     model.eval()
-    return fitted
+    return replace(fitted, scaled=scaled)
 
 
-def feature_moments(source: BagSource, index: Sequence[int]) -> tuple[Float32[Tensor, "dim"], Float32[Tensor, "dim"]]:
-    """Mean and standard deviation of each feature over all tiles of some bags; 1 for a feature that never varies.
+def feature_moments(source: BagSource, index: Sequence[int]) -> Moments:
+    """Mean and standard deviation of each feature over all tiles of some bags, and which were read for it.
 
     ModelError for features that are not finite, with the bag's number and the tile's.
     """
-    count, mean, squares = 0, np.zeros(1), np.zeros(1)
+    count, mean, squares, read = 0, np.zeros(1), np.zeros(1), []
     for bag in index:
+        read.append(bag)
         features = np.asarray(source.load(bag)[0], dtype=np.float64)
         if not np.isfinite(features).all():
             tile, column = np.argwhere(~np.isfinite(features))[0]
@@ -130,7 +145,7 @@ def feature_moments(source: BagSource, index: Sequence[int]) -> tuple[Float32[Te
     spread = np.sqrt(squares / count)
     # A spread below one step of float16 (2 ** -11 of the value) is rounding, which division would blow up.
     spread[(spread <= 5e-4 * np.abs(mean)) | (spread < 1e-8)] = 1.0
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(spread.astype(np.float32))
+    return Moments(*(torch.from_numpy(one.astype(np.float32)) for one in (mean, spread)), tuple(read))
 
 
 def _epochs(run: Run, fit_index: list[int], select_index: list[int], *, progress: Progress | None) -> Fitted:
