@@ -122,7 +122,7 @@ def test_what_a_fit_has_read_is_compared_with_the_fit_role(
     work = bag_study(tmp_path, "cohort.clinical={age: number}", "model.fusion=concat")
     if which == "scaler":
         moments = fitting.feature_moments
-        monkeypatch.setattr(fitting, "feature_moments", lambda source, _: moments(source, range(len(source))))
+        monkeypatch.setattr(fitting, "feature_moments", lambda source, *_: moments(source, range(len(source))))
     else:
         fit, frame = ClinicalEncoder.fit, work.cohort.frame
         monkeypatch.setattr(ClinicalEncoder, "fit", lambda encoder, _: fit(encoder, frame))

@@ -144,6 +144,7 @@ class Train(Stage):
             seed=seed,
             records=records,
             **self._how(item, work),
+            names=[f"slide{'s' if len(unit) > 1 else ''} {', '.join(map(repr, unit))}" for unit in units],
             progress=progress,
         )
         task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)

@@ -23,6 +23,9 @@ from wsi_mil.training.run import Run
 from wsi_mil.training.settings import FitSettings
 from wsi_mil.training.source import BagSource, Draw, OnDevice
 
+MOST_NAMED = 10
+"""Bags that an error names at most."""
+
 _LOG = logging.getLogger("wsi_mil")
 
 Progress = Callable[[dict[str, float]], None]
@@ -69,6 +72,7 @@ def fit(
     records: Clinical | None = None,
     snapshot: Snapshot | None = None,
     device_budget_bytes: int = 0,
+    names: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Fitted:
     """Train a model on the slides of `fit_index`; take the epoch with the lowest loss on those of `select_index`.
@@ -77,8 +81,8 @@ def fit(
     `targets` outside the two lists are never read. `records`, for methods that read them, has a row a bag. With an
     empty `select_index` the last epoch is taken. On the CPU the outcome depends on the arguments alone, bit by bit; the
     global random state is left as it was. With a `snapshot` a run that was killed goes on where it was last written, to
-    the same end. `device_budget_bytes` of bags stay on a GPU once they were read whole. The model ends in evaluation
-    mode with the chosen weights.
+    the same end. `device_budget_bytes` of bags stay on a GPU once they were read whole. Errors call bags by their
+    `names` where they are given. The model ends in evaluation mode with the chosen weights.
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
@@ -100,7 +104,7 @@ def fit(
             torch.cuda.manual_seed_all(seed)
         scaled: tuple[int, ...] = ()
         if settings.standardise:
-            mean, spread, scaled = feature_moments(source, fit_index)
+            mean, spread, scaled = feature_moments(source, fit_index, names)
             model.standardise(mean, spread)
         run = Run(
             model,
@@ -113,6 +117,7 @@ def fit(
             records,
             steps_an_epoch=len(steps_of(fit_index, settings.batch_bags, least=task.least_bags)),
             snapshot=snapshot,
+            names=names,
         )
         fitted = _epochs(run, fit_index, select_index, progress=progress)
     model.load_state_dict(fitted.state)
@@ -122,10 +127,10 @@ def fit(
     return replace(fitted, scaled=scaled)
 
 
-def feature_moments(source: BagSource, index: Sequence[int]) -> Moments:
+def feature_moments(source: BagSource, index: Sequence[int], names: Sequence[str] = ()) -> Moments:
     """Mean and standard deviation of each feature over all tiles of some bags, and which were read for it.
 
-    ModelError for features that are not finite, with the bag's number and the tile's.
+    ModelError for features that are not finite, with the bag's name (or number) and the tile's number.
     """
     count, mean, squares, read = 0, np.zeros(1), np.zeros(1), []
     for bag in index:
@@ -134,7 +139,8 @@ def feature_moments(source: BagSource, index: Sequence[int]) -> Moments:
         if not np.isfinite(features).all():
             tile, column = np.argwhere(~np.isfinite(features))[0]
             raise ModelError(
-                f"bag {bag}: feature {column} of tile {tile} is {features[tile, column]}; extract the slide again"
+                f"{_called([bag], names)}: feature {column} of tile {tile} is {features[tile, column]}; extract the "
+                "slide again"
             )
         # Chan's update: sums of squares about the mean, so that large means cost no digits.
         bag_mean, total = features.mean(axis=0), count + len(features)
@@ -186,7 +192,7 @@ def _train(run: Run, index: list[int]) -> float:
     # Asked for once an epoch: each question makes a GPU finish what it was given.
     values = torch.stack(losses).double().cpu().tolist()
     for value, batch in zip(values, batches, strict=True):
-        _check_finite(value, batch)
+        _check_finite(value, batch, run.names)
     return sum(value * len(batch) for value, batch in zip(values, batches, strict=True)) / len(order)
 
 
@@ -204,7 +210,9 @@ def _validate(run: Run, index: list[int]) -> float:
     with torch.inference_mode():
         logits = torch.cat([_read(run, model, [bag], tiles=0)[0].logits.float() for bag in index])
         loss = run.task.loss(logits, run.targets[index]).item()
-    _check_finite(loss, index)
+    if not math.isfinite(loss):
+        odd = [bag for bag, said in zip(index, logits, strict=True) if not bool(torch.isfinite(said).all())]
+        _check_finite(loss, odd or index, run.names)
     return loss
 
 
@@ -218,11 +226,18 @@ def _read(run: Run, model: MIL, batch: list[int], *, tiles: int) -> tuple[Any, T
         return model(features, cells, offsets, _records(run, batch)), offsets
 
 
-def _check_finite(loss: float, bags: list[int]) -> None:
+def _check_finite(loss: float, bags: list[int], names: Sequence[str]) -> None:
     if not math.isfinite(loss):
         raise ModelError(
-            f"the loss is {loss} at bags {bags[:20]}: look for features that are not finite, or lower training.lr"
+            f"the loss is {loss} at {_called(bags, names)}: look for features that are not finite "
+            "(`wsi-mil bags verify`), or lower train.lr"
         )
+
+
+def _called(bags: Sequence[int], names: Sequence[str]) -> str:
+    """Some bags in words, by name where they have names."""
+    shown = [names[bag] if names else f"bag {bag}" for bag in bags[:MOST_NAMED]]
+    return ", ".join(shown) + (f" and {len(bags) - MOST_NAMED} more" if len(bags) > MOST_NAMED else "")
 
 
 def _records(run: Run, batch: list[int]) -> Clinical | None:
