@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -16,7 +17,7 @@ from studies import run_stage
 from wsi_mil import files
 from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.stages import Help, Work, import_bags
-from wsi_mil.stages.audit import site_warning
+from wsi_mil.stages.audit import pretrained, site_warning
 from wsi_mil.stages.judgement_pages import audit
 from wsi_mil.training import fitting
 
@@ -51,8 +52,45 @@ def test_every_finding_is_in_one_report(tmp_path: Path) -> None:
     assert "leakage, 3 finding(s)" in why
     assert "patient 'P000' is in the roles fit and test" in why
     assert "slide 'S020' (test) and 'S004' (learnt from) are two files of one slide: 100%" in why
-    assert "the encoder was pretrained on 2 of the slides to be tested (first 'S020')" in why
+    assert "the encoder was pretrained on 2 of the slides to be tested, or on their patients (first 'S020')" in why
     assert not list(work.root.rglob("model.json"))
+
+
+@pytest.mark.parametrize(
+    ("column", "listed", "found"),
+    [
+        ("slide", "S003.svs", ["S003"]),
+        ("slide", "/data/slides/S003.ome.tiff", ["S003"]),
+        ("slide", "C:\\slides\\S003.NDPI", ["S003"]),
+        ("slide", "S003.1", []),
+        ("patient", "P003", ["S003"]),
+        ("slide", "TCGA-AA-1234-01Z-00-DX1.0a1b2c3d-99.svs", ["TCGA-AA-1234-01Z-00-DX1"]),
+        ("slide", "tcga-aa-1234-11A-01-TS1.svs", ["TCGA-AA-1234-01Z-00-DX1"]),
+        ("patient", "TCGA-AA-1234", ["TCGA-AA-1234-01Z-00-DX1"]),
+        ("patient", "TCGA-AA-123", []),
+    ],
+)
+def test_what_the_encoder_saw_is_known_under_its_many_names(
+    tmp_path: Path, column: str, listed: str, found: list[str]
+) -> None:
+    saw = tmp_path / "saw.csv"
+    pd.DataFrame({column: [listed]}).to_csv(saw, index=False)
+    tested = ["S003", "TCGA-AA-1234-01Z-00-DX1", "TCGA-AB-1234-01Z-00-DX1", "S00"]
+    rows = pd.DataFrame({"slide": tested, "patient": ["P003", "p1", "p2", "p3"]})
+    study = SimpleNamespace(train=SimpleNamespace(encoder_saw=saw))
+    told = pretrained(tested, SimpleNamespace(study=study, rows_of=lambda _: rows))  # type: ignore[arg-type]
+    assert told == [
+        f"the encoder was pretrained on 1 of the slides to be tested, or on their patients (first {one!r})"
+        for one in found
+    ]
+
+
+def test_a_list_of_what_the_encoder_saw_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    saw = tmp_path / "saw.csv"
+    saw.write_text("file\nS003.svs\n")
+    work = bag_study(tmp_path / "study", f"train.encoder_saw={saw}")
+    through(work, "split")
+    assert "has no column 'slide' or 'patient', but ['file']" in _failed(work)
 
 
 def test_a_clean_fold_says_what_was_checked(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_mil import files
 from wsi_mil.bags import StoredBag, read_bag
 from wsi_mil.cohort import read_table
-from wsi_mil.errors import BagError
+from wsi_mil.errors import BagError, StageError
 from wsi_mil.evaluation import (
     SAME_BAG,
     Signature,
@@ -23,17 +23,23 @@ from wsi_mil.evaluation import (
     shared_patients,
     signature,
 )
+from wsi_mil.layout import slide_id
 from wsi_mil.stages.features import bags_of, header_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from wsi_mil import training
+    from wsi_mil.cohort import ClinicalEncoder
     from wsi_mil.stages.work import Work
 
 logger = logging.getLogger("wsi_mil")
 
 TCGA_BARCODE = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
 """How the names of TCGA's slides begin."""
+
+FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+"""What makes a name that of a file: "S.001" is none."""
 
 CHECKED = "patients, files, near-duplicate bags, the encoder's pretraining"
 
@@ -91,7 +97,17 @@ def audit_key(roles: Mapping[str, Sequence[str]], work: Work) -> str:
     return files.digest(*told)
 
 
-def marks_of(paths: Mapping[str, Path], work: Work) -> dict[str, tuple[str, ...]]:
+def read_by(
+    fitted: training.Fitted, units: Sequence[Sequence[str]], clinical: ClinicalEncoder | None
+) -> dict[str, Any]:
+    """What the fits say that they have read, by the names of slides; the audit holds it against the fit role."""
+    return {
+        "scaled_on": tuple(slide for bag in fitted.scaled for slide in units[bag]),
+        "recorded_on": clinical.fitted_on if clinical else (),
+    }
+
+
+def marks_of(paths: Mapping[str, Path], work: Work) -> dict[str, Any]:
     """By what the slides that are learnt from are known again in another cohort."""
     slides = [header_of(path) for path in paths.values()]
     return {
@@ -112,7 +128,7 @@ def _findings(
         for patient, found in shared_patients(roles, patients).items()
     ]
     twins, warnings = _same_files(paths)
-    return [*faults, *twins, *_near_duplicates(paths), *_pretrained(roles["test"], work)], warnings
+    return [*faults, *twins, *_near_duplicates(paths), *pretrained(roles["test"], work)], warnings
 
 
 def leakage(faults: Sequence[str]) -> str:
@@ -194,17 +210,35 @@ def _near_duplicates(paths: Mapping[str, Mapping[str, Path]]) -> list[str]:
     return faults
 
 
-def _pretrained(tested: Sequence[str], work: Work) -> list[str]:
-    """Tested slides that stand in the list of what the encoder was pretrained on."""
-    if work.study.train.encoder_saw is None:
+def pretrained(tested: Sequence[str], work: Work) -> list[str]:
+    """Tested slides that stand in the list of what the encoder was pretrained on, or whose patients do.
+
+    By name, with or without folder and suffix; of TCGA by the barcode of the patient, since slides of one patient are
+    named in many ways.
+    """
+    listed = work.study.train.encoder_saw
+    if listed is None:
         return []
-    table = read_table(work.study.train.encoder_saw)
-    saw = {str(cell) for name in table.columns if name in ("slide", "patient") for cell in table[name]} - {""}
+    table = read_table(listed)
+    columns = [name for name in table.columns if name in ("slide", "patient")]
+    if not columns:
+        raise StageError(f"train.encoder_saw: {listed} has no column 'slide' or 'patient', but {list(table.columns)}")
+    saw = {name for column in columns for cell in table[column] for name in _names(str(cell).strip())} - {""}
     rows = work.rows_of(tested)
-    both = [slide for slide, who in zip(rows["slide"], rows["patient"], strict=True) if slide in saw or who in saw]
+    both = [
+        slide for slide, who in zip(rows["slide"], rows["patient"], strict=True) if saw & {*_names(slide), *_names(who)}
+    ]
     if not both:
         return []
-    return [f"the encoder was pretrained on {len(both)} of the slides to be tested (first {both[0]!r})"]
+    return [f"the encoder was pretrained on {len(both)} of the slides to be tested, or on their patients "
+            f"(first {both[0]!r})"]  # fmt: skip
+
+
+def _names(cell: str) -> set[str]:
+    """What a slide or patient may be called by: as it is, as the id of a file, and by the barcode of TCGA's patient."""
+    file = Path(cell.replace("\\", "/"))
+    barcode = TCGA_BARCODE.match(file.name.upper())
+    return {cell, *([slide_id(file)] if FILE_SUFFIX.search(cell) else []), *([barcode.group()] if barcode else [])}
 
 
 def _signatures(paths: Mapping[str, Path]) -> dict[str, Signature]:

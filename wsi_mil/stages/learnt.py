@@ -96,13 +96,15 @@ def overlap(told: Sequence[training.Training], slides: Sequence[str], work: Work
 
     Checkpoints that kept no fingerprints are compared by name alone.
     """
-    marks, names, people, found = {}, set(), set(), Overlap()
+    marks: dict[str, str] = {}
+    names: set[str] = set()
+    people: set[str] = set()
     for one in told:
         names |= set(one.slides)
         people |= set(one.patients)
-        for own in (one.fingerprints, one.digests):
-            marks |= dict(zip(own, one.slides, strict=False))
-    paths, rows = bags_of(work, slides)[0], work.rows_of(slides)
+        for kept in (one.fingerprints, one.digests):
+            marks |= dict(zip(kept, one.slides, strict=False))
+    found, paths, rows = Overlap(), bags_of(work, slides)[0], work.rows_of(slides)
     for slide, patient in zip(rows["slide"], rows["patient"], strict=True):
         header = header_of(paths[slide]) if slide in paths else None
         own = {header.slide.fingerprint, header.digest} & set(marks) if header else set()

@@ -75,7 +75,7 @@ def negative_files(folder: Path, work: Work) -> list[Path]:
     found = sorted(folder.glob("*.h5"))
     if not found:
         raise StageError(f"calibrate.negatives: {folder} holds no bag (*.h5): give a folder of extract/")
-    known = {}
+    known: dict[str, str] = {}
     for slide, path in bags_of(work, work.cohort.slides)[0].items():
         known |= dict.fromkeys(_marks(path), slide)
     both = {path.name: known[mark] for path in found for mark in _marks(path) if mark in known}

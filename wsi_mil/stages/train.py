@@ -18,7 +18,7 @@ from wsi_mil.config import StudyPath
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger, question
-from wsi_mil.stages.audit import audit_fold, audit_key, marks_of
+from wsi_mil.stages.audit import audit_fold, audit_key, marks_of, read_by
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.tracking import tracked
@@ -62,8 +62,8 @@ class Train(Stage):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward pass."""
     encoder_saw: StudyPath | None = None
-    """Slides or patients that the encoder was pretrained on: CSV with a column slide or patient. Training fails where
-    one of them is to be tested."""
+    """Slides or patients that the encoder was pretrained on: CSV with a column slide (names of files will do) or
+    patient. Training fails where one of them is to be tested; of TCGA, where another slide of the patient is."""
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -120,8 +120,7 @@ class Train(Stage):
         roles = _roles(item, work)
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
         audit = audit_fold(roles, work)
-        learnt = list(paths)
-        units = units_of(work, learnt)
+        units = units_of(work, list(paths))
         firsts = [unit[0] for unit in units]  # of several slides in a bag the first stands for the patient
         fitting = [slide for slide in roles["fit"] if slide in firsts]
         contract = one_contract(paths, work.study.model.beside).encoder
@@ -149,15 +148,13 @@ class Train(Stage):
         )
         task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)
         chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
-        read = tuple(slide for bag in fitted.scaled for slide in units[bag])
-        recorded = clinical.fitted_on if clinical else ()
-        marks = marks_of(paths, work)
-        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, read, recorded, **marks)
+        told = {**read_by(fitted, units, clinical), **marks_of(paths, work)}
+        how = training.Training(tuple(paths), seed, repeat, fold, *chosen, **told)
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         _write_beside(draft, fitted.history, work)
-        told = {"epoch": fitted.epoch, "epochs": len(fitted.history), "audit": audit}
-        return {**told, "fit": len(fit_index), "select": len(select_index), "left_out": len(lacking)}
+        facts = {"epoch": fitted.epoch, "epochs": len(fitted.history), "audit": audit}
+        return {**facts, "fit": len(fit_index), "select": len(select_index), "left_out": len(lacking)}
 
     def _how(self, item: Item, work: Work) -> dict[str, Any]:
         """Where it is computed, and what a run that is killed leaves behind: nothing of it changes the outcome."""

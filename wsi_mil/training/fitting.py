@@ -102,10 +102,7 @@ def fit(
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.manual_seed_all(seed)
-        scaled: tuple[int, ...] = ()
-        if settings.standardise:
-            mean, spread, scaled = feature_moments(source, fit_index, names)
-            model.standardise(mean, spread)
+        scaled = _scale(model, source, fit_index, names) if settings.standardise else ()
         run = Run(
             model,
             OnDevice(source, device, budget_bytes=device_budget_bytes),
@@ -125,6 +122,13 @@ def fit(
         snapshot.remove()
     model.eval()
     return replace(fitted, scaled=scaled)
+
+
+def _scale(model: MIL, source: BagSource, index: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+    """Fit the scaler of the features; the bags that were read for it."""
+    mean, spread, read = feature_moments(source, index, names)
+    model.standardise(mean, spread)
+    return read
 
 
 def feature_moments(source: BagSource, index: Sequence[int], names: Sequence[str] = ()) -> Moments:
@@ -151,7 +155,8 @@ def feature_moments(source: BagSource, index: Sequence[int], names: Sequence[str
     spread = np.sqrt(squares / count)
     # A spread below one step of float16 (2 ** -11 of the value) is rounding, which division would blow up.
     spread[(spread <= 5e-4 * np.abs(mean)) | (spread < 1e-8)] = 1.0
-    return Moments(*(torch.from_numpy(one.astype(np.float32)) for one in (mean, spread)), tuple(read))
+    mean, spread = mean.astype(np.float32), spread.astype(np.float32)
+    return Moments(torch.from_numpy(mean), torch.from_numpy(spread), tuple(read))
 
 
 def _epochs(run: Run, fit_index: list[int], select_index: list[int], *, progress: Progress | None) -> Fitted:
