@@ -74,7 +74,8 @@ def audit(work: Work) -> Part:
         "Before a fold is trained, nothing of its test role may be among what it learns from: no patient, no file "
         "under two names, no bag with the same or nearly the same tiles, no slide that the encoder is known to "
         "have been pretrained on. A finding stops the training. Before prediction the same is looked for again, "
-        "and what each checkpoint was fitted on (weights, scaler, clinical record) is compared with whom it tests. A block cut and scanned anew is not found."
+        "and what each checkpoint was fitted on (weights, scaler, clinical record) is compared with whom it tests. A "
+        "block cut and scanned anew is not found."
     )
     return Part("Leakage audit", text, tables=[TableView(["fold", "bags", "found"], rows)] if rows else [])
 
