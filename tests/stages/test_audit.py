@@ -93,6 +93,16 @@ def test_a_list_of_what_the_encoder_saw_that_names_nothing_is_refused(tmp_path: 
     assert "has no column 'slide' or 'patient', but ['file']" in _failed(work)
 
 
+def test_a_list_that_grows_is_read_again_before_prediction(tmp_path: Path) -> None:
+    saw = tmp_path / "saw.csv"
+    saw.write_text("slide\nother.svs\n")
+    work = bag_study(tmp_path / "study", f"train.encoder_saw={saw}")
+    through(work, "split", "train", "predict")
+    tested = _slide(work, fold=1, role="test")
+    saw.write_text(f"slide\n{tested}.svs\n")
+    assert "fold 1: the encoder was pretrained on 1 of the slides to be tested" in _failed(work, "predict")
+
+
 def test_a_clean_fold_says_what_was_checked(tmp_path: Path) -> None:
     work = bag_study(tmp_path)
     through(work, "split", "train")

@@ -79,7 +79,7 @@ class Predict(Stage):
             return self._inputs_of_members(work)
         models = trained_models(work)
         paths, lacking = bags_of(work, work.cohort.slides)
-        folds = [] if self.models is not None else [files.digest(read_folds(work).to_csv(index=False))]
+        folds = [] if self.models is not None else [files.digest(read_folds(work).to_csv(index=False)), *_saw(work)]
         table = work.cohort.frame.drop(columns=["path", "mpp"]).to_csv(index=False)
         digests = digests_of(paths.values(), work.study.model.beside)
         return [*hashes(models), *paths, *digests, *lacking, *folds, files.digest(table)]
@@ -88,6 +88,7 @@ class Predict(Stage):
         if self.models is not None:
             raise StageError("predict.models and predict.members exclude each other: leave one out")
         told = [files.digest(read_folds(work).to_csv(index=False)), files.digest(work.labelled().to_csv(index=False))]
+        told += _saw(work)
         for label, one in member_works(work).items():
             paths, lacking = bags_of(one, work.cohort.slides)
             digests = digests_of(paths.values(), one.study.model.beside)
@@ -240,6 +241,12 @@ class Predict(Stage):
         table.insert(2, "slides", [int((known["patient"] == patient).sum()) for patient in means])
         table["predicted"] = speaking_task(work).called(table[answers].to_numpy(np.float64))
         return table
+
+
+def _saw(work: Work) -> list[str]:
+    """Digest of the list of what the encoder saw, which the audit before prediction reads."""
+    listed = work.study.train.encoder_saw
+    return [files.digest_file(listed)] if listed else []
 
 
 def _said_in_role(role: str, work: Work, tick: Tick) -> list[dict[str, Any]]:
