@@ -68,8 +68,10 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
     known = slides[(slides["part"] == "cross-validation") & (slides["status"] == "predicted") & (slides["label"] != "")]
     if known.empty or work.study.predict.models is not None:
         return None
-    if work.study.model.bag_of == "patient":
-        known = known.drop_duplicates("patient")  # all slides of a patient have one answer
+    members = [[slide] for slide in known["slide"]]
+    if work.study.model.bag_of == "patient":  # all slides of a patient have one answer
+        members = list(known.groupby("patient", sort=False)["slide"].agg(list))
+        known = known.drop_duplicates("patient")
     scored = _scored(known, "slide", draws)
     patients = None
     if (folder / "patients.csv").exists():
@@ -77,9 +79,7 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
         patients = _scored(table[(table["label"] != "") & table["patient"].isin(known["patient"])], "patient", draws)
     paths, _ = bags_of(work, slides["slide"][slides["status"] == "predicted"])
     numbers = {slide: numbers_of(read_bag(path)) for slide, path in paths.items()}
-    learning = {slide: numbers[slide] for slide in scored.names}
-    labels = known.set_index("slide")["label"]
-    baselines = run_baselines(learning, labels, scored.classes, work)
+    baselines = run_baselines(members, numbers, scored.truth, work)
     intervals, differences = {}, {}
     for name, baseline in baselines.items():
         probabilities = baseline.probabilities

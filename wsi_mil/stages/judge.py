@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from wsi_mil.bags import read_bag
 from wsi_mil.errors import TaskError
-from wsi_mil.evaluation import LOWER_IS_BETTER, Fold, Interval, Localisation, Statistic, bootstrap_statistic
+from wsi_mil.evaluation import LOWER_IS_BETTER, Interval, Localisation, Statistic, bootstrap_statistic
 from wsi_mil.report import Figure, Headline, Part, TableView, interval_figure, interval_text
 from wsi_mil.stages.answers import ANSWERS, Answers
-from wsi_mil.stages.baselines import BASELINES, SlideNumbers, numbers_of
+from wsi_mil.stages.baselines import BASELINES, SlideNumbers, case_numbers, fold_rows, numbers_of
 from wsi_mil.stages.cases import Cases, cases_of, names_of
 from wsi_mil.stages.evaluate import localise_maps, read_predicted, read_slides
 from wsi_mil.stages.features import bags_of
 from wsi_mil.stages.folded import HEADER, TOLD, Folded, fold_means
 from wsi_mil.stages.pages import METRIC_NAMES
-from wsi_mil.stages.train import read_folds
+from wsi_mil.stages.record_baselines import record_answers
 from wsi_mil.stages.truth import Truth
 
 if TYPE_CHECKING:
@@ -202,27 +202,17 @@ def _run_baselines(
     answers: Answers, truth: NDArray[np.float64], cases: Cases, numbers: dict[str, SlideNumbers], work: Work
 ) -> dict[str, NDArray[np.float64]]:
     """Out-of-fold answers of every baseline for the cases; one that the folds are too small for is left out."""
-    place = {slide: row for row, slides in enumerate(cases.slides) for slide in slides}
-    folds = []
-    for _, rows in read_folds(work).groupby(["repeat", "fold"], sort=True):
-        by_role = {}
-        for role in ("fit", "select", "test"):
-            own = [place[slide] for slide in rows["slide"][rows["role"] == role] if slide in place]
-            by_role[role] = np.array(list(dict.fromkeys(own)), dtype=np.int64)
-        folds.append(Fold(**by_role))
-    found = {}
+    folds, found = fold_rows(cases.slides, work), {}
     for name in BASELINES:
-        read = [[numbers[slide].by_baseline.get(name) for slide in slides] for slides in cases.slides]
-        if any(one is None for own in read for one in own):
+        features = case_numbers(name, cases.slides, numbers)
+        if features is None:
             continue
-        features = np.stack([np.mean([one for one in own if one is not None], axis=0) for own in read])
         try:
-            told = answers.baseline(features, truth, folds)
+            found[name] = answers.baseline(features, truth, folds)
         except TaskError:
             continue
-        if np.isfinite(told).any(axis=1).all():
-            found[name] = told
-    return found
+    found |= record_answers(cases.cells, folds, lambda read, fold: answers.baseline(read, truth, [fold]), work)
+    return {name: found[name] for name in BASELINES if name in found and np.isfinite(found[name]).any(axis=1).all()}
 
 
 def _baselines(one: Judged, title: str) -> Part:
