@@ -87,3 +87,4 @@ def test_a_study_that_is_not_calibrated_says_why(tmp_path: Path) -> None:
     through(work, "report")
     page = (work.root / "report" / "index.html").read_text()
     assert "Not calibrated: run <code>wsi-mil calibrate</code>" in page
+    assert "One seed was trained" in page

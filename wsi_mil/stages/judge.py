@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from wsi_mil.bags import read_bag
 from wsi_mil.errors import TaskError
-from wsi_mil.evaluation import LOWER_IS_BETTER, Interval, Localisation, Statistic, bootstrap_statistic
+from wsi_mil.evaluation import Interval, Localisation, Statistic, bootstrap_statistic
 from wsi_mil.report import Figure, Headline, Part, TableView, interval_figure, interval_text
 from wsi_mil.stages.answers import ANSWERS, Answers
+from wsi_mil.stages.apart import Groups, by_group, by_seed
 from wsi_mil.stages.baselines import BASELINES, SlideNumbers, case_numbers, fold_rows, numbers_of
 from wsi_mil.stages.cases import Cases, cases_of, names_of
 from wsi_mil.stages.evaluate import localise_maps, read_predicted, read_slides
 from wsi_mil.stages.features import bags_of
 from wsi_mil.stages.folded import HEADER, TOLD, Folded, fold_means
-from wsi_mil.stages.pages import METRIC_NAMES
+from wsi_mil.stages.pages import METRIC_NAMES, name_of
 from wsi_mil.stages.record_baselines import record_answers
 from wsi_mil.stages.truth import Truth
 
@@ -40,19 +41,26 @@ class Judged:
     of: str
     """What a case is: slides or patients."""
     measures: Mapping[str, Interval]
-    folds: Folded
-    """The same as means over the folds."""
     by_patient: Mapping[str, Interval]
     """The same of the mean predictions of each patient; empty where the cases are patients, or have no patients."""
     baselines: Mapping[str, Interval]
     differences: Mapping[str, Interval]
     figures: Sequence[str]
+    folds: Folded = field(default_factory=dict)
+    """The measures as means over the folds."""
+    seeds: Mapping[str, float] = field(default_factory=dict)
+    """The leading measure of each seed alone."""
+    groups: Groups = field(default_factory=dict)
+    """The measures of each site, and of each value of other columns."""
 
 
 def judge(
-    work: Work, *, draws: int, truth: Truth | None
+    work: Work, *, draws: int, truth: Truth | None, columns: Sequence[str] = ()
 ) -> tuple[list[Judged], Mapping[str, Mapping[str, Localisation]]]:
-    """Judge the cross-validated predictions of every question, and the maps; empty where nothing is labelled."""
+    """Judge the cross-validated predictions of every question, and the maps; empty where nothing is labelled.
+
+    `columns` of the cohort are judged apart, besides the site.
+    """
     slides = read_slides(work)
     predicted = slides[slides["status"] == "predicted"]
     paths, _ = bags_of(work, predicted["slide"])
@@ -66,8 +74,10 @@ def judge(
         answers = ANSWERS[asked.kind](asked, names_of(name, work))
         cases = cases_of(name, answers, own, work)
         if cases is not None:
-            folds = fold_means(name, answers, own, work)
-            judged.append(_judge(name, answers, cases, folds, numbers, work, draws=draws))
+            told = _judge(name, answers, cases, numbers, work, draws=draws)
+            folds, seeds = fold_means(name, answers, own, work), by_seed(name, answers, own, work)
+            groups = by_group(answers, cases, work, columns=columns, draws=draws)
+            judged.append(replace(told, folds=folds, seeds=seeds, groups=groups))
     return judged, found
 
 
@@ -95,7 +105,7 @@ def pages(judged: Sequence[Judged]) -> list[Part]:
         title = f": {one.name}" if one.name else ""
         rows = [
             [
-                _named(name),
+                name_of(name),
                 _text(interval),
                 *([_text(one.by_patient[name])] if one.by_patient else []),
                 *([one.folds[name].text] if one.folds else []),
@@ -142,6 +152,10 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
             "leading": one.answers.leading,
             "baselines": {name: _plain(interval) for name, interval in one.baselines.items()},
             "less_baseline": {name: _plain(interval) for name, interval in one.differences.items()},
+            "seeds": dict(one.seeds),
+            "groups": {
+                column: {value: told.plain for value, told in own.items()} for column, own in one.groups.items()
+            },
         }
         for one in judged
     }
@@ -151,7 +165,6 @@ def _judge(
     name: str,
     answers: Answers,
     cases: Cases,
-    folds: Folded,
     numbers: dict[str, SlideNumbers],
     work: Work,
     *,
@@ -172,7 +185,6 @@ def _judge(
         len(cases.patients),
         "patients" if work.study.model.bag_of == "patient" else "slides",
         intervals,
-        folds,
         _by_patient(name, answers, cases, work, draws=draws),
         own,
         differences,
@@ -232,15 +244,6 @@ def _baselines(one: Judged, title: str) -> Part:
     )
     headers = ["baseline", METRIC_NAMES[leading], "model less baseline, paired", "what it reads"]
     return Part(f"Baselines{title}", text, figures=[Figure(chart)], tables=[TableView(headers, rows)])
-
-
-def _named(measure: str) -> str:
-    better = " (lower is better)" if measure in LOWER_IS_BETTER else ""
-    if measure.startswith("auc_at_"):
-        return f"AUC at {measure.removeprefix('auc_at_')}"
-    if measure.startswith("auroc "):
-        return f"AUROC, {measure.removeprefix('auroc ')}"
-    return METRIC_NAMES[measure] + better
 
 
 def _text(interval: Interval) -> str:

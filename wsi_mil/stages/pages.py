@@ -54,6 +54,17 @@ METRIC_NAMES = {
     "integrated_brier": "integrated Brier score",
 }
 
+
+def name_of(measure: str) -> str:
+    """As a person reads it, and which way is better where lower is."""
+    better = " (lower is better)" if measure in LOWER_IS_BETTER else ""
+    if measure.startswith("auc_at_"):
+        return f"AUC at {measure.removeprefix('auc_at_')}"
+    if measure.startswith("auroc "):
+        return f"AUROC, {measure.removeprefix('auroc ')}"
+    return METRIC_NAMES.get(measure, measure) + better
+
+
 CURVE_DRAWS = 400
 """Resamples behind the band of a curve; a band needs fewer than an interval that is read as a number."""
 
