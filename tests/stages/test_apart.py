@@ -64,6 +64,14 @@ def test_seeds_are_told_apart(reported: Work) -> None:
     assert np.ptp(list(figures["seeds"].values())) > 0
 
 
+def test_plain_folds_are_resampled_over_patients_alone(reported: Work) -> None:
+    figures, _ = _told(reported)
+    one = figures["fold_means"]["mae"]
+    assert one["nadeau_bengio"] is None
+    assert one["low"] < one["value"] < one["high"]
+    assert one["value"] == pytest.approx(np.mean(one["folds"]))
+
+
 def test_the_page_has_the_audit_and_says_what_does_not_apply(reported: Work) -> None:
     page = (reported.root / "report" / "index.html").read_text()
     for words in ("Leakage audit", "Calibration", "Uncertainty of the figures", "By site", "By scanner"):

@@ -57,6 +57,8 @@ class Evaluation:
     """AUROC of each seed alone."""
     folds: Folded = field(default_factory=dict)
     """Each metric of the slides as a mean over the folds."""
+    patient_folds: Folded = field(default_factory=dict)
+    """The same of the patients, where there are such."""
     localisation: dict[str, dict[str, Localisation]] = field(default_factory=dict)
     """By group of slides (cross-validation, new), then by score."""
 
@@ -88,9 +90,17 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
             "auroc", scored.truth, scored.probabilities, probabilities, scored.patients, draws=draws
         )
     asked = next(iter(work.study.task.questions.values()))
-    folds = fold_means("", ANSWERS["classification"](asked, scored.classes), known, work)
-    localisation = {} if truth is None else localise_maps(work, slides, numbers, baselines, truth)
-    return Evaluation(scored, patients, intervals, differences, _seeds(folder, known, scored), folds, localisation)
+    answers = ANSWERS["classification"](asked, scored.classes)
+    return Evaluation(
+        scored,
+        patients,
+        intervals,
+        differences,
+        _seeds(folder, known, scored),
+        fold_means("", answers, known, work, draws=draws),
+        fold_means("", answers, known, work, draws=draws, patients=True) if patients else {},
+        {} if truth is None else localise_maps(work, slides, numbers, baselines, truth),
+    )
 
 
 def read_slides(work: Work) -> pd.DataFrame:

@@ -48,6 +48,8 @@ class Judged:
     figures: Sequence[str]
     folds: Folded = field(default_factory=dict)
     """The measures as means over the folds."""
+    patient_folds: Folded = field(default_factory=dict)
+    """The same of patients, as in `by_patient`."""
     seeds: Mapping[str, float] = field(default_factory=dict)
     """The leading measure of each seed alone."""
     groups: Groups = field(default_factory=dict)
@@ -75,9 +77,11 @@ def judge(
         cases = cases_of(name, answers, own, work)
         if cases is not None:
             told = _judge(name, answers, cases, numbers, work, draws=draws)
-            folds, seeds = fold_means(name, answers, own, work), by_seed(name, answers, own, work)
+            folds = fold_means(name, answers, own, work, draws=draws)
+            both = fold_means(name, answers, own, work, draws=draws, patients=True) if told.by_patient else {}
             groups = by_group(answers, cases, work, columns=columns, draws=draws)
-            judged.append(replace(told, folds=folds, seeds=seeds, groups=groups))
+            seeds = by_seed(name, answers, own, work)
+            judged.append(replace(told, folds=folds, patient_folds=both, seeds=seeds, groups=groups))
     return judged, found
 
 
@@ -109,11 +113,12 @@ def pages(judged: Sequence[Judged]) -> list[Part]:
                 _text(interval),
                 *([_text(one.by_patient[name])] if one.by_patient else []),
                 *([one.folds[name].text] if one.folds else []),
+                *([one.patient_folds[name].text] if one.patient_folds else []),
             ]
             for name, interval in one.measures.items()
         ]
         headers = ["measure", f"{one.cases} {one.of}", *(["patients, mean of their slides"] if one.by_patient else [])]
-        headers += [HEADER] if one.folds else []
+        headers += ([HEADER] if one.folds else []) + ([f"patients, {HEADER}"] if one.patient_folds else [])
         text = (
             "Each case is predicted by models that saw neither it nor another slide of its patient. Intervals are 95 % "
             "percentile intervals over resampled patients; they are conditional on the trained models."
@@ -148,6 +153,7 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
             "cases": one.cases,
             "measures": {name: _plain(interval) for name, interval in one.measures.items()},
             "fold_means": {name: told.plain for name, told in one.folds.items()},
+            "fold_means_patients": {name: told.plain for name, told in one.patient_folds.items()},
             "patients": {name: _plain(interval) for name, interval in one.by_patient.items()},
             "leading": one.answers.leading,
             "baselines": {name: _plain(interval) for name, interval in one.baselines.items()},

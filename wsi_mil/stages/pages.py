@@ -89,10 +89,11 @@ def performance(told: Evaluation) -> Part:
         better = " (lower is better)" if name in LOWER_IS_BETTER else ""
         row = [METRIC_NAMES.get(name, name) + better, _text(interval)]
         row += [_text(told.patients.metrics[name])] if told.patients else []
-        rows.append(row + ([told.folds[name].text] if told.folds else []))
+        row += [told.folds[name].text] if told.folds else []
+        rows.append(row + ([told.patient_folds[name].text] if told.patient_folds else []))
     headers = ["metric", f"{len(told.slides.names)} slides"]
     headers += [f"{len(told.patients.names)} patients"] if told.patients else []
-    headers += [HEADER] if told.folds else []
+    headers += ([HEADER] if told.folds else []) + ([f"patients, {HEADER}"] if told.patient_folds else [])
     text = (
         "Each slide is predicted by models that saw neither it nor another slide of its patient. Intervals are 95 % "
         "percentile intervals over resampled patients; they are conditional on the trained models. Classes are called "

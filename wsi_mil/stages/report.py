@@ -212,6 +212,7 @@ def _figures(
         return {**figures, "questions": of_questions(judged)}
     figures["slides"] = {name: _plain(one) for name, one in told.slides.metrics.items()}
     figures["fold_means"] = {name: one.plain for name, one in told.folds.items()}
+    figures["fold_means_patients"] = {name: one.plain for name, one in told.patient_folds.items()}
     figures["patients"] = {name: _plain(one) for name, one in told.patients.metrics.items()} if told.patients else None
     figures["baselines_auroc"] = {name: _plain(one) for name, one in told.baselines.items()}
     figures["auroc_less_baseline"] = {name: _plain(one) for name, one in told.differences.items()}
