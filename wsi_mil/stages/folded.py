@@ -106,8 +106,9 @@ def cases_by_fold(
 ) -> dict[Place, Cases]:
     """What each fold's models said of the cases that they are tested on; a fold without a label is left out."""
     said, found = said_of(work, slides), {}
-    for (repeat, fold), part in said[said["repeat"] >= 0].groupby(["repeat", "fold"], sort=True):
-        cases = cases_of(name, answers, part, work)
+    for repeat, fold in sorted(set(zip(said["repeat"], said["fold"], strict=True))):
+        here = (said["repeat"] == repeat) & (said["fold"] == fold)
+        cases = cases_of(name, answers, said[here], work) if repeat >= 0 else None
         if cases is not None:
             found[int(repeat), int(fold)] = of_patients(cases) if patients else cases
     return found
