@@ -186,23 +186,28 @@ def resident(device: str) -> int:
 
 
 def ours(name: str, features: Any, places: Any) -> tuple[Callable[[], None], int]:
-    """A training step of one of our methods, its auxiliary values included, and its number of parameters."""
+    """A training step of one of our methods, its own loss terms included, and its number of parameters."""
     import torch
 
     from wsi_mil.models import build_model
+    from wsi_mil.tasks import Classification
+    from wsi_mil.training import Auxiliary, Step
 
     method, _, message = name.partition(" ")
     options: dict[str, Any] = {"dropout": 0.0} if name in PEERS else {}
     if message:
         options["message"] = message
+    if method == "clam":
+        options["branches"] = "single"
     model = build_model(method, dim=DIM, n_out=2, **options).to(features.device).train()
-    offsets = torch.tensor([0, len(features)])
+    offsets, target = torch.tensor([0, len(features)]), torch.ones(1, dtype=torch.int64, device=features.device)
+    task, auxiliary = Classification(classes=("0", "1")), Auxiliary(model.losses)
 
     def step() -> None:
         model.zero_grad()
         pooled = model(features, places, offsets)
-        terms = [pooled.aux[key].sum() for key in model.losses if key in pooled.aux]
-        (pooled.logits.sum() + sum(terms)).backward()
+        loss = auxiliary(task.loss(pooled.logits, target), Step(pooled, target, offsets, task, [0], 0.5))
+        torch.autograd.backward(loss)
 
     return step, sum(weight.numel() for weight in model.parameters())
 

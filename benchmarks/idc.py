@@ -56,17 +56,17 @@ def main() -> None:
     print(f"{arguments.grid}: {int((cohort['kind'] == 'part').sum())} slides, {arguments.seeds} seed(s)")
     print("| model | one seed (range) | mean of seeds (95 %) | less bag statistics | less `mean` | tile AUROC |")
     print("|---|---|---|---|---|---|", flush=True)
-    told, mean = None, None
+    last, mean = None, None
     for name in arguments.models.split(","):
         work = open_work(root, data, name, grid=arguments.grid, seeds=arguments.seeds)
         told, why = one_model(work, on=arguments.on, draws=arguments.draws, truth=truth)
         if told is None:
             print(f"| `{name}` | {why} | | | | |", flush=True)
             continue
-        mean = told if name == "mean" else mean
+        last, mean = told, told if name == "mean" else mean
         print(row(name, told, mean, draws=arguments.draws), flush=True)
-    if told is not None:
-        for line in rows_below(told):
+    if last is not None:
+        for line in rows_below(last):
             print(line)
 
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wsi_mil.cli import app
+from wsi_mil.models import MODELS
 from wsi_mil.stages import STAGES
 from wsi_mil.synthetic import draw_cohort
 
@@ -117,7 +118,10 @@ def test_a_slide_is_described(study: Path) -> None:
 def test_the_aggregators_are_listed() -> None:
     ended = _cli("models")
     assert ended.returncode == 0
-    assert "abmil" in ended.stdout
+    for name in MODELS:
+        assert name in ended.stdout
+    for word in ("paper", "cost", "spatial", "exact map", "when"):
+        assert word in ended.stdout.lower(), word
 
 
 def test_a_scale_given_by_flag_wins_and_is_told(study: Path, tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ from wsi_mil.compute import Executor
 from wsi_mil.slides import Slide
 from wsi_mil.stages import STAGES, Outcome, Work, plan, run, told_pace
 
-REASONS_SHOWN, PROSE = 30, 40
-"""Rows of a table of reasons, and letters of a cell that may be broken; numbers with their intervals are shorter."""
+REASONS_SHOWN, PROSE, NAME = 30, 40, 24
+"""Rows of a table of reasons; letters of a cell that may be broken, numbers with their intervals being shorter; letters
+of a first column that is never broken."""
 
 PLAIN_LINE_EVERY_S = 5.0
 """In a log file (no terminal) a line at most this often: a Slurm log of 50,000 slides must stay readable."""
@@ -123,8 +124,10 @@ def show_table(rows: Iterable[Sequence[Any]], headers: Sequence[str], console: C
     """A plain table; one of numbers that is wider than the terminal as a list, and in a file as wide as it is."""
     rows = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title or None, title_justify="left", pad_edge=False)
-    for header, *cells in zip(headers, *rows, strict=True):
-        table.add_column(fill(header, max([12, *map(len, cells)]), break_long_words=False), overflow="fold")
+    for place, (header, *cells) in enumerate(zip(headers, *rows, strict=True)):
+        widest = max([12, *map(len, cells)])
+        whole = place == 0 and widest <= NAME  # a name is there to be copied
+        table.add_column(fill(header, widest, break_long_words=False), overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*map(escape, row))
     wide = Measurement.get(console, console.options.update(max_width=1000), table).maximum
@@ -220,15 +223,9 @@ def show_models(console: Console) -> None:
     """Every aggregator with what decides between them."""
     from wsi_mil.models import MODELS
 
+    asked = ("spatial", "exact_contributions")
     rows = [
-        (
-            name,
-            _told(getattr(method, "spatial", None)),
-            _told(getattr(method, "exact_contributions", None)),
-            method.use,
-            method.cost,
-            method.paper,
-        )
+        (name, *(_told(getattr(method, key, None)) for key in asked), method.use, method.cost, method.paper)
         for name, method in sorted(MODELS.items())
     ]
     show_table(rows, ("model", "spatial", "exact map", "when to use it", "cost in N tiles", "paper"), console)

@@ -141,9 +141,17 @@ class AggregatorContract:
         model = self.build()
         features, cells, offsets = ragged(30, 20)
         here = model(features, cells, offsets).logits
-        torch.testing.assert_close(model(features, cells + 1000, offsets).logits, here, atol=1e-5, rtol=0)
         elsewhere = ragged(30, 20, seed=9)[1]
         assert torch.equal(model(features, elsewhere, offsets).logits, here) != model.spatial
+
+    def test_moving_the_whole_slide_changes_nothing(self) -> None:
+        model = self.build()
+        self.keeps(model, "translation")
+        features, cells, offsets = ragged(30, 20)
+        here = model(features, cells, offsets).logits
+        # No multiple of the side of any region or window.
+        moved = model(features, cells + torch.tensor([1003, -517]), offsets).logits
+        torch.testing.assert_close(moved, here, atol=1e-5, rtol=0)
 
     def test_gradients_are_right(self) -> None:
         model = self.build(dim=4).double()
@@ -169,10 +177,12 @@ class AggregatorContract:
 
     def test_identical_tiles_share_alike(self) -> None:
         model = self.build()
+        if model.weights != "softmax":
+            pytest.skip("its weights are no shares of the bag")
+        self.keeps(model, "identical")
         _, cells, offsets = ragged(8)
         pooled = model(torch.ones(8, DIM), cells, offsets)
-        if model.weights == "softmax" and not model.spatial:
-            torch.testing.assert_close(pooled.attention, torch.full((8, len(model.queries)), 1 / 8))
+        torch.testing.assert_close(pooled.attention, torch.full((8, len(model.queries)), 1 / 8))
 
     def test_an_empty_bag_is_refused(self) -> None:
         model = self.build()

@@ -18,6 +18,7 @@ from wsi_mil.models.graph import (
     neighbour_softmax,
     neighbour_sum,
     squares,
+    unevenness,
 )
 from wsi_mil.models.layers import Segments, segments
 
@@ -83,6 +84,20 @@ def test_gradients_of_the_softmax_over_neighbours() -> None:
         torch.testing.assert_close(heard[tile], ((1.7 * around).softmax(0) * around).sum(0))
 
 
+@pytest.mark.parametrize("temperature", [9.0, 12.0, -40.0])
+def test_a_hot_softmax_over_neighbours_hears_all_of_them(temperature: float) -> None:
+    """The second tile's neighbours lie far below the highest of all, by more than float32 can tell by one shift."""
+    _, cells, offsets = ragged(12, 1)
+    edges = neighbour_edges(cells, segments(offsets, device=torch.device("cpu")))
+    values = torch.linspace(-6, 12, 39).reshape(13, 3).flip(0).clone().requires_grad_()
+    heard = neighbour_softmax(values, torch.tensor([temperature]), edges)
+    for tile in range(13):
+        around = values[edges[0, edges[1] == tile]]
+        torch.testing.assert_close(heard[tile], ((temperature * around).softmax(0) * around).sum(0))
+    heard.sum().backward()
+    assert torch.isfinite(values.grad).all()
+
+
 def _cliques(*, bridge: bool) -> Tensor:
     """Two cliques of five, with or without an edge from one to the other."""
     block = torch.ones(5, 5) - torch.eye(5)
@@ -109,6 +124,17 @@ def test_min_cut(assignment: Tensor, bridge: bool, wanted: tuple[float, float]) 
     cut, uneven = cut_losses(assignment, _cliques(bridge=bridge), _parts(10))
     assert cut.item() == pytest.approx(wanted[0], abs=1e-9)
     assert uneven.item() == pytest.approx(wanted[1], abs=1e-7)
+
+
+@pytest.mark.parametrize(("tiles", "floor"), [(50, 0.7653669), (25, 1.0), (100, 0.0)])
+def test_fewer_tiles_than_clusters_have_a_floor(tiles: int, floor: float) -> None:
+    """sqrt(2 - 2 sqrt(N / K)): a cluster for each tile is the best that N < K tiles can do."""
+    best = torch.eye(tiles, 100, dtype=torch.float64)
+    assert unevenness(best).item() == pytest.approx(floor, abs=1e-6)
+    random = torch.Generator().manual_seed(0)
+    for sharpness in (0.1, 1.0, 10.0, 100.0):
+        other = (sharpness * torch.randn(tiles, 100, dtype=torch.float64, generator=random)).softmax(1)
+        assert unevenness(other).item() >= floor - 1e-9
 
 
 def test_collapse_into_a_hundred_clusters() -> None:

@@ -9,6 +9,8 @@ from contracts.planted import ragged, two_classes
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import build_model
+from wsi_mil.models.graph import neighbour_edges
+from wsi_mil.models.layers import segments
 from wsi_mil.training import Bags, FitSettings, fit, infer
 
 
@@ -27,6 +29,18 @@ def test_number_of_parameters() -> None:
     block = 64 * 192 + 64 * 64 + 64 + 2 * 128 + 64 * 128 + 128 + 128 * 64 + 64
     wanted = 512 * 64 + 128 + 64 * 100 + 100 + 64 + 3 * block + 128 + 64 * 3 + 3
     assert sum(weight.numel() for weight in model.parameters()) == wanted
+
+
+def test_without_neighbours_the_graph_convolution_is_a_layer_a_tile() -> None:
+    model = _model()
+    method = model.aggregator
+    features, cells, _ = ragged(12, dim=4)
+    parts = segments(torch.tensor([0, 12]), device=features.device)
+    shares, tokens = method._clustered(features.double(), neighbour_edges(cells * 10, parts), parts)
+    nodes = method.norm(features.double() @ method.graph.weight.T).relu()
+    wanted = (nodes @ method.assign.weight.T + method.assign.bias).softmax(1)
+    torch.testing.assert_close(shares, wanted)
+    torch.testing.assert_close(tokens[0], (wanted.T @ nodes) / wanted.sum(0)[:, None])
 
 
 def test_without_neighbours_the_tiles_are_a_set() -> None:

@@ -44,6 +44,15 @@ def test_regions_are_the_squares_of_the_grid_whatever_the_bag_holds() -> None:
     assert bags.lengths == [2, 2]
 
 
+def test_a_slide_may_be_moved_by_whole_regions() -> None:
+    model = _model()
+    features, cells, offsets = ragged(30, 20, dim=4)
+    here = model(features.double(), cells, offsets).logits
+    moved = [model(features.double(), cells + torch.tensor(by), offsets).logits for by in ([1004, -518], [1003, -517])]
+    torch.testing.assert_close(moved[0], here)
+    assert not torch.allclose(moved[1], here)
+
+
 def test_the_logit_by_hand() -> None:
     model = _model()
     method = model.aggregator

@@ -214,6 +214,48 @@ def test_a_rule_that_needs_tiles_and_record_both(reads: str) -> None:
     assert right > 0.95 if reads == "both" else abs(right - 0.5) < 0.12
 
 
+def test_the_map_looks_where_the_record_asks() -> None:
+    """Lesions of two kinds, and a flag that says which of them decides: setting it moves the map to the first kind."""
+    model = build_model(
+        "persam", dim=6, n_out=2, factors=(1,), hidden=16, heads=2, record_dropout=0.0, dropout=0.0, seed=0
+    ).train()
+
+    def batch(count: int, seed: int) -> tuple[Tensor, Tensor, Clinical, Tensor]:
+        random = torch.Generator().manual_seed(seed)
+        first, second, flag = torch.rand(3, count, generator=random) < 0.5
+        tiles = torch.randn(count, 12, 6, generator=random)
+        tiles[first, :3, 0] += 4
+        tiles[second, 3:6, 1] += 4
+        record = Clinical(flag[:, None] * 2.0 - 1, torch.zeros(count, 1, dtype=torch.bool))
+        wanted = torch.where(flag, first, second).long()
+        return tiles.flatten(0, 1), torch.arange(count + 1) * 12, record, wanted
+
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(300):
+        tiles, offsets, record, wanted = batch(32, seed=step)
+        functional.cross_entropy(
+            model(tiles, torch.zeros(len(tiles), 2).long(), offsets, record).logits, wanted
+        ).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.eval()
+    random = torch.Generator().manual_seed(1000)
+    tiles = torch.randn(50, 12, 6, generator=random)
+    tiles[:, :3, 0] += 4
+    tiles[:, 3:6, 1] += 4
+    unset = Clinical(torch.full((50, 1), -1.0), torch.zeros(50, 1, dtype=torch.bool))
+    asked, odds = [], []
+    for record in (unset, replace_factor(unset, (1,), 0, torch.ones(1))):
+        pooled = model(tiles.flatten(0, 1), torch.zeros(600, 2).long(), torch.arange(51) * 12, record)
+        looked, shown = (pooled.aux[name][:, -1].reshape(50, 12) for name in ("exploratory", "explanatory"))
+        asked.append((looked[:, :3].sum() / looked[:, :6].sum()).item())
+        odds.append((shown[:, :3].sum() / shown[:, 3:6].sum()).item())
+        assert (pooled.logits.argmax(1) == 1).double().mean() > 0.9
+    assert asked[0] < 0.4
+    assert asked[1] > 0.7
+    assert odds[1] > 10 * odds[0]  # the class-wise map, which no record changes, has its own liking
+
+
 @pytest.mark.parametrize("options", [{"heads": 3}, {"depth": 1}, {"record_dropout": 1.0}, {"factors": (1, 0)}])
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="persam"):

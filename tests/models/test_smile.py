@@ -68,7 +68,9 @@ def test_it_finds_planted_witnesses_with_few_tiles() -> None:
     assert sum(kept) / len(kept) < 0.2
 
 
-@pytest.mark.parametrize("options", [{"alpha": 1.0}, {"k": 0}, {"anneal": 2.0}, {"neighbours": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"operator": "sparsmax"}, {"alpha": 1.0}, {"k": 0}, {"anneal": 2.0}, {"neighbours": -1.0}]
+)
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="smile"):
         build_model("smile", dim=4, n_out=2, **options)

@@ -25,6 +25,17 @@ def test_number_of_parameters_of_the_maps() -> None:
     assert sum(weight.numel() for weight in method.maps.parameters()) == 27664
 
 
+def test_what_the_head_reads_is_the_embedding() -> None:
+    """Twice the channels, the plain mean and the attended sum, as the paper joins them."""
+    model = build_model("soft_attention", dim=4, n_out=2, hidden=8).eval()
+    pooled = model(*ragged(12, 7, dim=4))
+    assert pooled.embedding.shape == (2, 16, 2 * 8)
+    mean, attended = pooled.embedding.chunk(2, dim=2)
+    method = model.aggregator
+    torch.testing.assert_close(method.plain(mean[:, 0]) + method.attended(attended.sum(1)), pooled.logits)
+    assert torch.equal(mean[:, 0], mean[:, 7])
+
+
 def test_without_gamma_it_is_the_mean_and_the_maps_do_not_learn() -> None:
     model = build_model("soft_attention", dim=4, n_out=2, hidden=8).eval()
     method = model.aggregator

@@ -13,7 +13,7 @@ import torch
 from studies import open_work, run_stage
 
 from wsi_mil.bags import bag_to_hdf5, read_bag
-from wsi_mil.errors import ConfigError
+from wsi_mil.errors import BagError, ConfigError
 from wsi_mil.heatmaps import heatmap_from_hdf5
 from wsi_mil.models import MODELS, build_model
 from wsi_mil.stages import Work
@@ -65,7 +65,9 @@ def _second_encoder(root: Path, *, moved: bool = False) -> None:
         bag = read_bag(path)
         grid = replace(bag.grid, coords_l0=bag.grid.coords_l0 + 1) if moved else bag.grid
         encoder = replace(bag.encoder, name="other")
-        other = replace(bag, features=(bag.features / 2).astype(np.float16), grid=grid, encoder=encoder)
+        half = (bag.features / 2).astype(np.float16)
+        scales = tuple(replace(one, features=(one.features / 2).astype(np.float16)) for one in bag.scales)
+        other = replace(bag, features=half, grid=grid, encoder=encoder, scales=scales)
         (root / "extract" / "other" / path.name).write_bytes(bag_to_hdf5(other))
 
 
@@ -111,6 +113,30 @@ def test_every_aggregator_reads_both_encoders(cohort: Path, copy_of: Callable[..
             other = features.copy()
             other[:, columns] += random.normal(0, features.std(), other[:, columns].shape).astype(np.float32)
             assert not np.allclose(infer(model, other, cells).logits, said.logits, atol=1e-7), (name, columns)
+
+
+def test_two_encoders_at_two_scales(cohort: Path, copy_of: Callable[..., Work]) -> None:
+    """Of LCA-DB, which halves the columns: both encoders' finer tiles first, then both encoders' coarser ones."""
+    root = copy_of("tissue", "split").root
+    work = open_work(cohort, root, "tile.mpp=[1.0, 4.0]", LCA_DB, "model.beside=[other]", "train.epochs=1")
+    for stage in ("tile", "extract"):
+        assert {one.kind for one in run_stage(work, stage)} == {"made"}
+    _second_encoder(root)
+    for stage in ("train", "predict", "heatmap"):
+        outcomes = run_stage(work, stage)
+        assert {one.kind for one in outcomes} == {"made"}, [one.why for one in outcomes]
+    path = root / "extract" / "offline" / "S02.h5"
+    own = read_bag(path).encoder.dim
+    assert load_checkpoint(root / "train" / "lca_db" / "seed-0" / "fold-0").model.spec.dim == 4 * own
+    alone, both = usable(read_whole(path, []))[0], usable(read_whole(path, ["other"]))[0]
+    np.testing.assert_array_equal(both[:, :own], alone[:, :own])
+    np.testing.assert_array_equal(both[:, 2 * own : 3 * own], alone[:, own:])
+    np.testing.assert_allclose(both[:, 3 * own :] * 2, alone[:, own:], atol=1e-3)
+    (root / "extract" / "other" / "S02.h5").write_bytes(
+        bag_to_hdf5(replace(read_bag(root / "extract" / "other" / "S02.h5"), scales=()))
+    )
+    with pytest.raises(BagError, match=r"offline has tiles at 2 scale\(s\) and other at 1"):
+        read_whole(path, ["other"])
 
 
 def test_two_encoders_are_not_two_scales(cohort: Path, copy_of: Callable[..., Work]) -> None:

@@ -36,6 +36,18 @@ def test_slides_lie_a_hundred_cells_apart() -> None:
     assert side_by_side([one])[1] is one[1]  # a slide alone stays where it was
 
 
+@pytest.mark.parametrize("region", [2, 3, 4])
+def test_tiles_of_one_coarser_tile_stay_in_one(region: int) -> None:
+    parts = [Two().load(number) for number in (0, 1, 0)]
+    _, cells = side_by_side(parts, region=region)
+    start = 0
+    for _, own in parts:
+        moved = cells[start : start + len(own)]
+        assert ((moved - own) % region == 0).all()
+        start += len(own)
+    assert cells[3, 0] - cells[2, 0] > APART
+
+
 def test_a_slide_without_tiles_is_left_out_unless_it_is_all() -> None:
     bags = UnitBags(Two(), [[0], [0, 2, 1], [2]])  # type: ignore[arg-type]
     assert len(bags) == 3

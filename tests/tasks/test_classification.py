@@ -9,7 +9,7 @@ from contracts.task import TaskContract
 from scipy.special import softmax
 
 from wsi_mil.errors import TaskError
-from wsi_mil.tasks import TASKS, Classification, build_task, task_from_json
+from wsi_mil.tasks import TASKS, Classification, build_task, classification, task_from_json
 
 
 def _labels(*values: str) -> dict[str, dict[str, str]]:
@@ -45,6 +45,21 @@ def test_focal_and_symmetric_losses_by_hand() -> None:
     assert focal == pytest.approx((1 - right) ** 2 * -np.log(right), rel=1e-5)
     symmetric = Classification(objective="symmetric").fit(labels).loss(logits, target).item()
     assert symmetric == pytest.approx(0.5 * -np.log(right) + 4 * (1 - right), rel=1e-5)
+
+
+def test_the_symmetric_loss_is_cross_entropy_and_its_reverse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """-sum_c p_c log q_c with log 0 = -4 for the true distribution q; with beta = 0 cross-entropy is left."""
+    labels = _labels("a", "b", "c")
+    logits = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 2, 1, 1, 0])
+    symmetric = Classification(objective="symmetric").fit(labels)
+    log_truth = torch.full((5, 3), -4.0, dtype=torch.float64)
+    log_truth[torch.arange(5), target] = 0.0
+    reverse = -(logits.softmax(1) * log_truth).sum(1).mean()
+    plain = torch.nn.functional.cross_entropy(logits, target)
+    torch.testing.assert_close(symmetric.loss(logits, target), 0.5 * plain + reverse)
+    monkeypatch.setattr(classification, "SYMMETRIC", (1.0, 0.0, 4.0))
+    torch.testing.assert_close(symmetric.loss(logits, target), plain)
 
 
 def test_classes_are_sorted_and_the_positive_one_is_last() -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.planted import planted, two_classes
+from contracts.planted import planted, ragged, two_classes
 from torch import Tensor
 from torch.nn import functional
 
 from wsi_mil.errors import ModelError
 from wsi_mil.models import Pooled, build_model
-from wsi_mil.tasks import Classification
+from wsi_mil.tasks import Ordinal
 from wsi_mil.training import Auxiliary, FitSettings, Step, fit
 
 OFFSETS = torch.tensor([0, 4, 9])
@@ -140,12 +140,6 @@ def test_diversity_is_the_cosine_of_two_queries_attention() -> None:
     assert _value("diversity", _looking(same[:, :1])) == 0
 
 
-def test_targets_that_are_no_classes_are_refused() -> None:
-    step = _step({"tile_logits": torch.zeros(9, 2)}, target=torch.zeros(2, 2))
-    with pytest.raises(ModelError, match="'carried' needs one class a slide"):
-        _value("carried", step)
-
-
 def test_training_uses_them_and_validation_does_not() -> None:
     source, targets, _ = planted(8, delta=4, share=0.5, seed=0, tiles=(10, 12), dim=4)
     rows = []
@@ -165,13 +159,29 @@ def test_training_uses_them_and_validation_does_not() -> None:
     assert rows[1]["fit_loss"] > rows[0]["fit_loss"] + 1
 
 
-def test_ordered_grades_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    class Ordered(Classification):
-        kind = "ordinal"
+@pytest.mark.parametrize(("name", "warned"), [("dsmil", 1), ("dtfd", 1), ("mil_vt", 0), ("abmil", 0)])
+def test_ordered_grades_are_warned_of(name: str, warned: int, caplog: pytest.LogCaptureFixture) -> None:
+    source, _, _ = planted(6, delta=4, share=0.5, seed=0, tiles=(4, 6), dim=4)
+    task = Ordinal(classes=("1", "2", "3"), objective="corn")
+    fit(
+        build_model(name, dim=4, n_out=task.n_out, seed=0, hidden=8),
+        source,
+        fit_index=range(6),
+        select_index=[],
+        targets=torch.tensor([0, 1, 2, 0, 1, 2]),
+        task=task,
+        settings=FitSettings(epochs=2, batch_bags=3),
+        seed=0,
+    )
+    assert sum("ordered grades" in record.message for record in caplog.records) == warned
 
-    step = _step({"stream_logits": torch.zeros(2, 2, 2)}, task=Ordered(classes=("no", "yes")))
-    auxiliary = Auxiliary({"streams": 1.0})
-    auxiliary(torch.tensor(0.0), step)
-    auxiliary(torch.tensor(0.0), step)
-    assert [record.message for record in caplog.records if "ordered grades" in record.message] != []
-    assert len(caplog.records) == 1
+
+@pytest.mark.parametrize("name", ["loss_attention", "clam", "lca_db"])
+def test_losses_that_need_classes_refuse_ordered_grades(name: str) -> None:
+    """Their targets are whole numbers too, and the highest of them is no output."""
+    task = Ordinal(classes=("1", "2", "3"), objective="corn")
+    model = build_model(name, dim=4, n_out=task.n_out, seed=0, hidden=8).train()
+    batch, target = ragged(4, 5, dim=4), torch.tensor([2, 0])
+    pooled = model(*batch)
+    with pytest.raises(ModelError, match="needs one class a slide, and the task is ordinal"):
+        Auxiliary(model.losses)(torch.tensor(0.0), Step(pooled, target, batch[2], task, [0, 1], 0.5))

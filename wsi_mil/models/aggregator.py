@@ -77,6 +77,9 @@ class Aggregator(nn.Module, ABC):
     breaks: Mapping[str, str] = {}
     """Properties of the contract that the method breaks on purpose, each with the reason."""
 
+    judges_parts: bool = False
+    """Whether training gives single tiles or parts of a slide its label: wrong for grades that hang on the whole."""
+
     tile_maps: Mapping[str, Literal["attention", "contribution", "tile logit"]] = {}
     """What `aux` has for each tile besides, in evaluation mode, and what its numbers are: shape [tile, out], or [tile,
     1]. Contributions are parts of those that the method gives."""

@@ -21,16 +21,20 @@ class CRAL(Aggregator):
 
     z_c = mean_k (1 + beta a_kc) F_k;  logit_c = w_c z_c + b_c. In the memory-free form z_c = mean F + beta A'F / N.
 
-    norm "none" is as published (beta = 1): a mask within [0, 1] weighs a lesion of 1 % of the tissue at most twice.
-    norm "softmax" takes a_c = softmax(Z_c) over the bag, times N, so that a small lesion counts. `beta` is learned.
-    Batch norm over the tiles of the batch is what makes it train; in evaluation no bag hangs on others. Several labels
-    a slide or one. The masks' own width is ours, as the paper has none.
+    norm "none" is as published, but for beta: a mask within [0, 1] weighs a lesion of 1 % of the tissue at most twice.
+    norm "softmax" takes a_c = softmax(Z_c) over the bag, times N, so that a small lesion counts. Batch norm over the
+    tiles of the batch is what makes it train; in evaluation no bag hangs on others. Several labels a slide or one.
+
+    Departures from the paper: `beta` is learned, from 1, which is the paper's; the masks' own width is ours, as the
+    paper has none. Left out: its second attention (an hourglass of pictures), and masks divided by their sum, which
+    without an exponential leave a small lesion as weak as the mean.
     """
 
     weights: Weights
     exact_contributions = True
     spatial = True
     own_logits = True
+    breaks = {"identical": "a tile at an edge has fewer neighbours"}
     recipe = {"lr": 1e-3, "batch_bags": 8}
     use = "several labels a slide, each with a map; what lies beside what"
     paper = "Guan, Huang: Multi-label chest X-ray image classification via category-wise residual attention, PRL 2020"

@@ -29,6 +29,7 @@ class DSMIL(Aggregator):
     paper = "Li, Li, Eliceiri: Dual-stream Multiple Instance Learning Network, CVPR 2021"
     cost = "time O(N dim hidden), memory O(N hidden)"
     losses = {"bag": 0.0, "streams": 1.0}
+    judges_parts = True
 
     def __init__(self, dim: int, n_out: int, *, hidden: int = 256, width: int = 128, dropout: float = 0.25) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ class DTFD(Aggregator):
     spatial = False
     own_logits = False
     losses = {"pseudo_bags": 1.0}
+    judges_parts = True
     breaks = {"duplication": "copies of a tile are dealt to different pseudo-bags"}
     use = "a needle in a haystack (metastases); never for ordered grades"
     paper = "Zhang et al.: DTFD-MIL, Double-Tier Feature Distillation Multiple Instance Learning, CVPR 2022"

@@ -22,7 +22,8 @@ class GasHis(Aggregator):
     logit = W mean_k [g_k; l_k] + b. Scores are W [g_k; l_k], a map for each class; contributions are exact as a sum.
 
     r is learned for each step across and each step down, added up, and the same beyond `reach` cells. Two 3 x 3 in a
-    row stand for 5 x 5, as in Inception-V3. Departure from the paper: both streams read the grid of tiles of a slide in
+    row stand for 5 x 5, as in Inception-V3. A slide turned by 90 degrees gets another answer, for r tells directions
+    apart; a slide moved does not. Departure from the paper: both streams read the grid of tiles of a slide in
     place of the pixels of one picture, and start untrained.
     """
 

@@ -16,6 +16,8 @@ _HALF = ((1, 0), (0, 1), (1, 1), (1, -1))
 """One of each two opposite ways to a neighbour."""
 _ROOM = 16
 """Cells a tile up to which a picture of the grid is cheaper than sorting."""
+_ONE_SHIFT = 60.0
+"""Spread of a softmax's exponents over all tiles, up to which one shift for all loses nothing in float32."""
 
 
 def neighbour_edges(cells: Int64[Tensor, "tile 2"], parts: Segments) -> Int64[Tensor, "2 edge"]:
@@ -124,9 +126,24 @@ def neighbour_softmax(
     In float32 at least, under autocast too. Every edge both ways. Derivatives of derivatives are not to be had.
     """
     precision = torch.promote_types(values.dtype, torch.float32)
-    told = values.to(precision), temperature.to(precision), _Rows.of(edges, len(values))
-    heard: Tensor = _NeighbourSoftmax.apply(*told)
+    whole, heat = values.to(precision), temperature.to(precision)
+    spread = (whole.detach().amax(0) - whole.detach().amin(0)).max() * heat.detach().abs()
+    if float(spread) > _ONE_SHIFT:
+        return _softmax_by_edge(whole, heat, edges).to(values.dtype)
+    heard: Tensor = _NeighbourSoftmax.apply(whole, heat, _Rows.of(edges, len(values)))
     return heard.to(values.dtype)
+
+
+def _softmax_by_edge(values: Tensor, temperature: Tensor, edges: Tensor) -> Tensor:
+    """The same with a shift for each tile: a number an edge and column, where one shift for all would drown some."""
+    sources, targets = edges
+    heat = (values * temperature)[sources]
+    index = targets[:, None].expand_as(heat)
+    top = torch.full_like(values, float("-inf")).scatter_reduce(0, index, heat.detach(), "amax")
+    weights = (heat - top[targets]).exp()
+    below = torch.zeros_like(values).index_add(0, targets, weights)
+    heard = torch.zeros_like(values).index_add(0, targets, weights * values[sources])
+    return heard / torch.where(below > 0, below, 1.0)
 
 
 class _Rows(NamedTuple):
@@ -173,7 +190,7 @@ class _NeighbourSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, temperature: Tensor, rows: _Rows) -> Tensor:
         heat = values * temperature
-        # One shift for all tiles is enough: after the norm no value is far from the others.
+        # One shift for all tiles is enough within _ONE_SHIFT: after the norm no value is far from the others.
         weights = heat.sub_(heat.amax(dim=0)).exp_()
         below = rows.sums(weights)
         below.masked_fill_(below == 0, 1.0)  # no neighbours: nothing is heard
@@ -212,10 +229,17 @@ def cut_losses(
     volume = segment_sum((assignment**2).sum(1, keepdim=True) * count, parts)[:, 0]
     some = volume > 0
     cut = -torch.where(some, linked / torch.where(some, volume, 1.0), 0.0)
-    even = torch.eye(clusters, dtype=assignment.dtype, device=assignment.device) / clusters**0.5
-    grams = [part.T @ part for part in torch.split(assignment, parts.lengths)]
     uneven = [
-        (gram / gram.norm() - even).norm() if length >= clusters else gram.sum() * 0
-        for gram, length in zip(grams, parts.lengths, strict=True)
+        unevenness(part) if len(part) >= clusters else part.sum() * 0 for part in torch.split(assignment, parts.lengths)
     ]
     return cut, torch.stack(uneven)
+
+
+def unevenness(assignment: Float[Tensor, "tile cluster"]) -> Float[Tensor, ""]:
+    """|| S'S / |S'S| - I / sqrt(K) || of one bag: 0 for K clusters of one size, and never below its floor.
+
+    The floor is sqrt(2 - 2 sqrt(N / K)) for N < K tiles, which no assignment can pass, and else 0.
+    """
+    gram, clusters = assignment.T @ assignment, assignment.shape[1]
+    even = torch.eye(clusters, dtype=assignment.dtype, device=assignment.device) / clusters**0.5
+    return (gram / gram.norm() - even).norm()

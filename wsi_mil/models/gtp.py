@@ -25,7 +25,8 @@ class GTP(Aggregator):
     Claims the mechanism, not the published accuracy: others reached 73.2 % with the authors' code where the paper has
     82.3 %. Departures: the ReLU of the paper and not of the code; no division of a tile by its length, after which one
     that shows much is no longer told from one that shows nothing (.58 against .93 on the planted arrangement); means
-    for sums in the tokens (`mean_tokens`); gradient times attention in place of relevance rules.
+    for sums in the tokens (`mean_tokens`); gradient times attention in place of relevance rules; maps as they are, not
+    brought to 0 to 1 and times the class's probability, which would hide that a map says little.
     """
 
     weights: Weights = "none"

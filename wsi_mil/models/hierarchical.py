@@ -27,7 +27,10 @@ class Hierarchical(Aggregator):
     exact_contributions = True
     spatial = True
     own_logits = False
-    breaks = {"duplication": "tiles that share a cell come into regions of their own, of which there are then more"}
+    breaks = {
+        "duplication": "tiles that share a cell come into regions of their own, of which there are then more",
+        "identical": "each place in a region has an embedding of its own",
+    }
     use = "tissue that is organised in regions"
     paper = "after Chen et al.: Hierarchical Image Pyramid Transformer (HIPT), CVPR 2022"
     cost = "time O(N (dim + side^2) hidden + R^2 hidden), memory O(N hidden) for R = N / side^2 regions"

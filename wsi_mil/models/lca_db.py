@@ -38,6 +38,10 @@ class LCADB(Aggregator):
     spatial = True
     own_logits = True
     tile_maps = {"low": "contribution", "high": "contribution"}
+    breaks = {
+        "translation": "regions are the tiles of the low magnification, which lie where the slide has them",
+        "identical": "regions share alike, however many tiles each holds",
+    }
     use = "what shows at two magnifications: `tile.mpp` with two scales"
     paper = "Wang et al.: LCA-DB, lesion classification with a dual branch and cross-attention guided losses, 2024"
     cost = "time O(N dim hidden + N log N), memory O(N hidden)"

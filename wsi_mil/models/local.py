@@ -30,7 +30,10 @@ class Local(Aggregator):
     exact_contributions = True
     spatial = True
     own_logits = False
-    breaks = {"duplication": "tiles that share a cell come into windows of their own, where each is one of the first"}
+    breaks = {
+        "duplication": "tiles that share a cell come into windows of their own, where each is one of the first",
+        "identical": "a tile at an edge has fewer neighbours",
+    }
     use = "100,000 tiles, each read with those around it"
     paper = "after Liu et al.: Swin Transformer, ICCV 2021, and Beltagy et al.: Longformer (global tokens), 2020"
     recipe = {"lr": 3e-3, "batch_bags": 8}

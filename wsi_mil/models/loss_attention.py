@@ -16,8 +16,11 @@ class LossAttention(Aggregator):
     Training adds `carried` * sum_k alpha_k CE(z_k, y), which finds the witnesses beyond the first, and `steady` * the
     squared change of alpha between epochs. The score of a tile is logsumexp_c z_kc. One class a slide.
 
-    Departures from the paper: the layer norm (a number added to all logits of a tile moves its weight and not its
-    classes, so that a huge feature would win); sums in place of means over tiles, whose weight would hang on N.
+    Departures from the paper: a constant weight of `steady`, where the paper's rises over the epochs; the layer norm (a
+    number added to all logits of a tile moves its weight and not its classes, so that a huge feature would win); sums
+    in place of means over tiles, whose weight would hang on N. Its scores rank planted witnesses before attention's
+    at 3 % of the tiles; of 1 %, at 4 spreads, it learns later (average precision .26 against .80 after 12 epochs of 200
+    bags, .79 against .84 after 30).
     """
 
     weights: Weights = "softmax"

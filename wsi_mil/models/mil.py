@@ -103,7 +103,7 @@ class MIL(Aggregator):
         super().__init__()
         self.spec = spec
         self.aggregator = aggregator
-        for name in (*_TOLD, "breaks", "losses", "recipe", "faster", "queries", "tile_maps"):
+        for name in (*_TOLD, "breaks", "losses", "recipe", "faster", "judges_parts", "queries", "tile_maps"):
             setattr(self, name, getattr(aggregator, name))
         self.embedding_dim, self.query_per_class = aggregator.embedding_dim, aggregator.query_per_class
         self.register_buffer("feature_mean", torch.zeros(spec.dim))

@@ -26,7 +26,7 @@ class SMILE(Aggregator):
     0, so that no witness is dropped before the scores mean anything. Colour heatmaps by the scores: most weights are 0.
 
     `neighbours` > 0 puts sparse self-attention before: each tile attends, in each of 4 heads, to the
-    ceil(neighbours ln N) tiles most like it; that takes time O(N^2).
+    ceil(neighbours ln N) tiles most like it, and one more, for it is mostly itself the first; that takes time O(N^2).
 
     Claims the mechanism, not the published accuracy: the paper's sparse operator and its numbers are not public, and
     its contrastive encoder is no part of this.
@@ -57,10 +57,11 @@ class SMILE(Aggregator):
         dropout: float = 0.25,
     ) -> None:
         super().__init__()
-        if not 1 < alpha <= 2 or k < 1 or not 0 <= anneal <= 1 or neighbours < 0:
+        known = operator in ("sparsemax", "entmax", "topk")
+        if not known or not 1 < alpha <= 2 or k < 1 or not 0 <= anneal <= 1 or neighbours < 0:
             raise ModelError(
-                f"smile: alpha={alpha}, k={k}, anneal={anneal}, neighbours={neighbours}; "
-                "1 < alpha <= 2, k >= 1, 0 <= anneal <= 1 and neighbours >= 0"
+                f"smile: operator={operator!r}, alpha={alpha}, k={k}, anneal={anneal}, neighbours={neighbours}; "
+                "operator is sparsemax, entmax or topk, 1 < alpha <= 2, k >= 1, 0 <= anneal <= 1 and neighbours >= 0"
             )
         self.breaks = {"duplication": "sparsemax([1, .5]) = [.75, .25], but of two copies each it is [.5, .5, 0, 0]"}
         self.operator, self.alpha, self.k, self.anneal = operator, alpha, k, anneal

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_mil.bags import Bag, BagHeader, Draw, StoredBag, beside, cells, read_bag, read_header
+from wsi_mil.bags import Bag, BagHeader, Draw, Scale, StoredBag, beside, cells, read_bag, read_header
 from wsi_mil.errors import BagError, EmptyItem, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger
@@ -54,7 +54,8 @@ def read_whole(path: Path, encoders: Sequence[str]) -> Bag:
     """A bag with the features of further encoders of the same tiles to the right of its own.
 
     Their bags lie in the folders beside, `extract/<encoder>/`. A tile that one of them could not read is unreadable.
-    Raises BagError where the tiles are not the very same, or where bags of several scales would be joined.
+    Of bags of several scales each scale has the features of all encoders. Raises BagError where the tiles are not the
+    very same.
     """
     bag = read_bag(path)
     for encoder in encoders:
@@ -64,15 +65,33 @@ def read_whole(path: Path, encoders: Sequence[str]) -> Bag:
                 f"slide {bag.slide.id!r}: {encoder} and {bag.encoder.name} did not see the same tiles; "
                 "extract with both from one tile/ folder"
             )
-        if bag.scales or other.scales:
-            raise BagError(f"slide {bag.slide.id!r}: several encoders and several scales at once; leave one out")
         bag = replace(
             bag,
             features=np.concatenate([bag.features, other.features.astype(bag.features.dtype)], axis=1),
             status=np.maximum(bag.status, other.status),
             encoder=bag.encoder.beside(other.encoder),
+            scales=_joined_scales(bag, other),
         )
     return bag
+
+
+def _joined_scales(bag: Bag, other: Bag) -> tuple[Scale, ...]:
+    """The coarser scales with the features of both encoders, so that each scale's columns stay together."""
+    told = [[(one.grid.mpp, one.grid.coords_l0.tolist()) for one in each.scales] for each in (bag, other)]
+    if told[0] != told[1]:
+        raise BagError(
+            f"slide {bag.slide.id!r}: {bag.encoder.name} has tiles at {1 + len(bag.scales)} scale(s) and "
+            f"{other.encoder.name} at {1 + len(other.scales)}, or not the very same; extract with both from one tile/ "
+            "folder"
+        )
+    return tuple(
+        replace(
+            own,
+            features=np.concatenate([own.features, added.features.astype(own.features.dtype)], axis=1),
+            status=np.maximum(own.status, added.status),
+        )
+        for own, added in zip(bag.scales, other.scales, strict=True)
+    )
 
 
 def _beside(path: Path, encoder: str) -> Path:

@@ -1,4 +1,8 @@
-"""An ensemble: trained models of other names as members, weighted on the calibrate role, and their joint prediction."""
+"""An ensemble: trained models of other names as members, weighted on the calibrate role, and their joint prediction.
+
+After the weighted fusion of a transformer and a convolutional network (Jiang et al., ViT-CNN, 2021): the mechanism, not
+the published accuracy, which is of single pictures of cells; members are whatever the study has trained.
+"""
 
 from __future__ import annotations
 

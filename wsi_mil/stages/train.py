@@ -12,7 +12,6 @@ import pandas as pd
 from pydantic import Field
 
 from wsi_mil import encoders, files, models, training
-from wsi_mil.bags import times_coarser
 from wsi_mil.cohort import ClinicalEncoder
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import BagError, StageError
@@ -22,7 +21,7 @@ from wsi_mil.stages.audit import audit_fold
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.tracking import tracked
-from wsi_mil.stages.units import UnitBags, units_of
+from wsi_mil.stages.units import UnitBags, region_of, units_of
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -170,7 +169,7 @@ class Train(Stage):
 def _source(paths: Mapping[str, Path], units: Sequence[Sequence[str]], work: Work) -> training.BagSource:
     """The bags by number, kept in memory as far as the budget goes."""
     bags, slides = BagFiles(list(paths.values()), beside=work.study.model.beside), list(paths)
-    joined = UnitBags(bags, [_places(unit, slides) for unit in units])
+    joined = UnitBags(bags, [_places(unit, slides) for unit in units], region=region_of(work))
     return training.Cached(joined, budget_bytes=work.study.runtime.bag_budget_mb << 20)
 
 
@@ -223,7 +222,7 @@ def _regions(work: Work) -> dict[str, int]:
             f"model {work.study.model.name!r} reads tiles at two scales, and there are {1 + len(tile.coarser)}: set "
             "tile.mpp to both, such as [0.5, 2.0]"
         )
-    return {"region": times_coarser(tile.mpp, tile.coarser[0])}
+    return {"region": region_of(work)}
 
 
 def _told_record(work: Work, slides: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from wsi_mil.errors import ModelError, StageError
 from wsi_mil.stages import ledger
 from wsi_mil.stages.features import read_whole
 from wsi_mil.stages.train import read_folds
-from wsi_mil.stages.units import cut, first_slide, read_unit, with_siblings
+from wsi_mil.stages.units import cut, first_slide, read_unit, region_of, with_siblings
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -135,7 +135,7 @@ def question(model: TrainedModel, bag: Bag, work: Work, *, without: Sequence[str
     for sibling in bags:
         if sibling is not bag and not work.study.predict.any_scale:
             training.require_contract(checkpoint, sibling.encoder, where=f"slide {sibling.slide.id!r}")
-    tiles, here = read_unit(bags, place)
+    tiles, here = read_unit(bags, place, region=region_of(work))
     record = _record(checkpoint, first_slide(work, bag.slide.id, bags), work, without)
     return Question(checkpoint, *tiles, here, record)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_mil import training
-from wsi_mil.bags import Bag, Draw
+from wsi_mil.bags import Bag, Draw, times_coarser
 from wsi_mil.errors import EmptyItem
 from wsi_mil.stages.features import bags_of, read_whole, usable
 
@@ -33,12 +33,18 @@ def units_of(work: Work, slides: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(unit) for unit in units.values()]
 
 
+def region_of(work: Work) -> int:
+    """Cells along one tile of the coarser scale; 1 where there is one scale only."""
+    tile = work.study.tile
+    return times_coarser(tile.mpp, tile.coarser[0]) if len(tile.coarser) == 1 else 1
+
+
 class UnitBags:
     """Bags of one or more slides each, by number."""
 
-    def __init__(self, bags: training.BagSource, units: Sequence[Sequence[int]]) -> None:
-        """`units` has the numbers of the slides of each."""
-        self._bags, self._units = bags, units
+    def __init__(self, bags: training.BagSource, units: Sequence[Sequence[int]], *, region: int = 1) -> None:
+        """`units` has the numbers of the slides of each, `region` the cells along a tile of the coarser scale."""
+        self._bags, self._units, self._region = bags, units, region
 
     def __len__(self) -> int:
         return len(self._units)
@@ -58,20 +64,23 @@ class UnitBags:
                 continue
         if not parts:
             raise EmptyItem("not one tile of the patient's slides could be read and is of a quality to be used")
-        features, cells = side_by_side(parts)
+        features, cells = side_by_side(parts, region=self._region)
         rows = draw(len(features)) if draw else None
         return (features, cells) if rows is None else (features[rows], cells[rows])
 
 
-def side_by_side(parts: Sequence[Tiles]) -> Tiles:
-    """Several slides' tiles as one bag: each slide's columns begin APART cells to the right of the slide before."""
+def side_by_side(parts: Sequence[Tiles], *, region: int = 1) -> Tiles:
+    """Several slides' tiles as one bag: each slide's columns begin APART cells to the right of the slide before.
+
+    Slides are moved by whole regions of `region` x `region` cells, so that what lay in one coarser tile still does.
+    """
     if len(parts) == 1:
         return parts[0]
     moved, start = [], 0
     for _, cells in parts:
-        own = cells - cells.min(axis=0)
+        own = cells - cells.min(axis=0) // region * region
         moved.append(own + np.array([start, 0]))
-        start += int(own[:, 0].max()) + 1 + APART
+        start += -(-(int(own[:, 0].max()) + 1 + APART) // region) * region
     return np.concatenate([features for features, _ in parts]), np.concatenate(moved)
 
 
@@ -94,11 +103,11 @@ def with_siblings(bag: Bag, work: Work) -> tuple[list[Bag], int]:
     return bags, [one.slide.id for one in bags].index(own)
 
 
-def read_unit(bags: Sequence[Bag], own: int) -> tuple[Tiles, slice]:
+def read_unit(bags: Sequence[Bag], own: int, *, region: int = 1) -> tuple[Tiles, slice]:
     """The tiles of some bags as one, and where those of the bag `own` lie. Raises EmptyItem where it has none."""
     parts = [usable(bag) for bag in bags]
     start = sum(len(features) for features, _ in parts[:own])
-    return side_by_side(parts), slice(start, start + len(parts[own][0]))
+    return side_by_side(parts, region=region), slice(start, start + len(parts[own][0]))
 
 
 def cut(said: training.Inference, own: slice) -> training.Inference:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -15,8 +14,6 @@ from torch.nn import functional
 from wsi_mil.errors import ModelError, unknown
 from wsi_mil.models import Pooled
 from wsi_mil.tasks import Task
-
-_LOG = logging.getLogger("wsi_mil")
 
 Memory = dict[int, tuple[int, Tensor]]
 """For each bag, how often it was met and the decaying mean of its attention."""
@@ -47,13 +44,9 @@ class Auxiliary:
                 raise ModelError(unknown("auxiliary loss", name, {"bag", *TERMS}))
         self.losses = dict(losses)
         self.memory: Memory = {}
-        self.warned = False
 
     def __call__(self, bag_loss: Float[Tensor, ""], step: Step) -> Float[Tensor, ""]:
         """Add the terms to the task's loss."""
-        if step.task.kind == "ordinal" and not self.warned and {"streams", "pseudo_bags"} & set(self.losses):
-            self.warned = True
-            _LOG.warning("the model judges a slide by single tiles or parts of it; ordered grades hang on the whole")
         total = self.losses.get("bag", 1.0) * bag_loss
         for name, weight in self.losses.items():
             if name != "bag" and weight:
@@ -100,7 +93,7 @@ def steady(step: Step, memory: Memory) -> Tensor:
         if mean.shape != part.shape:
             raise ModelError(
                 f"bag {bag} had {len(mean)} tiles and now has {len(part)}: a loss that compares epochs needs them all; "
-                "set training.tiles_per_bag to 0, or the model's steady to 0"
+                "set train.tiles_per_bag to 0, or the model's steady to 0"
             )
         terms.append(((part - mean / (1 - 0.6**times)) ** 2).sum() if times else part.sum() * 0)
         memory[bag] = times + 1, 0.6 * mean + 0.4 * part.detach()
@@ -237,9 +230,10 @@ def _bag(step: Step) -> Tensor:
 
 
 def _classes(step: Step, term: str) -> Int64[Tensor, "bag"]:
-    if step.target.ndim != 1 or step.target.is_floating_point():
+    # Targets of ordered grades look like classes, but the outputs are thresholds between them.
+    if step.task.kind != "classification":
         raise ModelError(
-            f"the loss {term!r} needs one class a slide, and this task's targets are "
-            f"{tuple(step.target.shape)} of {step.target.dtype}; set the weight of the term to 0 in the model's options"
+            f"the loss {term!r} needs one class a slide, and the task is {step.task.kind}; set the weight of the term "
+            "to 0 in the model's options"
         )
     return step.target

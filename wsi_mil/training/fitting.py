@@ -79,6 +79,8 @@ def fit(
     if select_index and not task.can_judge(targets[select_index]):
         _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
         select_index = []
+    if task.kind == "ordinal" and model.judges_parts:
+        _LOG.warning("%s judges a slide by parts of it; ordered grades hang on the whole", model.spec.name)
     model.to(device)
     # Dropout draws from the global generator, which is therefore borrowed and given back.
     on_gpu = device.startswith("cuda")
