@@ -17,6 +17,7 @@ from wsi_mil.cli import app
 from wsi_mil.errors import StageError
 from wsi_mil.evaluation import corrected_interval
 from wsi_mil.stages import Work, compare_works
+from wsi_mil.stages.rivals import rivals
 
 JOINT = "task={kind: joint, parts: {age: {kind: regression, label: age}, what: {label: label}}}"
 
@@ -99,6 +100,24 @@ def test_cases_that_one_lacks_are_left_out_and_other_labels_refused(works: tuple
     frame.to_csv(cohort, index=False)
     with pytest.raises(StageError, match=r"1 slide\(s\) have another label in another study, first 'S002'"):
         compare_works([work.root, tmp_path / "few"], draws=100)
+
+
+def test_the_report_sets_the_models_of_a_folder_side_by_side(works: tuple[Work, Path], tmp_path: Path) -> None:
+    work, noisy = works
+    shutil.copytree(work.root, tmp_path / "both")
+    for room in ("predict", "train"):
+        shutil.copytree(noisy / room / "abmil", tmp_path / "both" / room / "other")
+    path = tmp_path / "both" / "predict" / "other" / "stage.json"
+    path.write_text(path.read_text().replace('"label": ""', '"label": "other"'))
+    (part,) = rivals(Work(tmp_path / "both", work.study), draws=100)
+    (told,) = compare_works([work.root, noisy], draws=100)
+    headers, (first, second) = part.tables[0].headers, part.tables[0].rows
+    assert headers[-2:] == ["R2 less abmil", "fold by fold"]
+    assert (first[0], second[0]) == ("abmil", "other")
+    assert told.studies[1].difference is not None
+    assert second[-2].startswith(f"{told.studies[1].difference.value:.3f}")
+    assert told.studies[1].by_folds is not None
+    assert second[-1].startswith(f"{told.studies[1].by_folds.value:.3f}")
 
 
 def test_several_questions_of_patients_and_the_command(works: tuple[Work, Path], tmp_path: Path) -> None:
