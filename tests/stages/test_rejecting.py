@@ -129,6 +129,7 @@ def test_switched_off_again_nothing_is_left(done: Work, tmp_path: Path) -> None:
     assert [one.kind for one in run(work.stage("calibrate"), work, executor("here"), redo=True)] == ["made"]
     assert "rejected" not in _slides(work)
     assert not (work.root / "calibrate" / "abmil" / "reject").exists()
+    assert not (work.root / "calibrate" / "abmil" / "novelty.csv").exists()
 
 
 def test_given_models_bring_their_limits(done: Work, tmp_path: Path) -> None:
@@ -190,6 +191,25 @@ def test_the_report_tells_what_is_not_answered(done: Work) -> None:
     assert "share answered" in told.figures[0].svg
 
 
+def _scored_fold_by_fold(root: Path, told: pd.Series) -> None:
+    """By hand: under each fold's model the tested slides against all of the class left out, then the mean."""
+    novelty = pd.read_csv(root / "calibrate" / "abmil" / "novelty.csv", dtype={"slide": str})
+    slides = read_predicted(root / "calibrate" / "abmil" / "slides.csv").set_index("slide")
+    folds = pd.read_csv(root / "split" / "folds.csv", dtype={"slide": str})
+    auroc, fpr = [], []
+    for fold in (0, 1):
+        own = novelty[novelty["model"] == f"seed-0/fold-{fold}"].set_index("slide")["novelty"]
+        known = own[folds["slide"][(folds["fold"] == fold) & (folds["role"] == "test")]]
+        unknown = own[slides.index[slides["label"] == "a"]]
+        assert len(own) == len(known) + len(unknown)
+        auroc.append(np.mean(unknown.to_numpy()[:, None] > known.to_numpy()))
+        limit = np.sort(known)[int(np.ceil(0.95 * len(known))) - 1]
+        fpr.append(np.mean(unknown <= limit))
+    assert told["auroc"] == pytest.approx(np.mean(auroc))
+    assert told["fpr_at_95"] == pytest.approx(np.mean(fpr))
+    assert slides["novelty"].to_dict() == pytest.approx(novelty.groupby("slide")["novelty"].mean().to_dict())
+
+
 def test_each_class_is_left_out_in_turn_by_the_command(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
@@ -212,6 +232,7 @@ def test_each_class_is_left_out_in_turn_by_the_command(tmp_path: Path) -> None:
     assert list(scores.index) == ["a", "b", "c", "mean"]
     assert (scores["auroc"] >= 0.9).all()
     assert (scores["unknown"] == 12).all()
+    _scored_fold_by_fold(work.root / "unknown" / "a", scores.loc["a"])
     asked = with_settings(work, *settings)
     through(asked, "split", "train", "predict", "calibrate")
     told = part(asked)[0].tables[-1]

@@ -72,6 +72,8 @@ class Rejection:
     source: str = ""
     why: str = ""
     """Why there is none, where one was asked for."""
+    by_model: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The same of each model of the study's own, by its name."""
 
     def on(self, slides: pd.DataFrame, patients: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """The tables with `novelty` and `rejected`; of a patient the mean over the slides."""
@@ -150,7 +152,7 @@ def reject_own(work: Work, how: Calibrate, folder: Path, tick: Tick) -> Rejectio
         record["models"][name] = {**stored, **vars(limits[name])}
     files.write_json(folder / LIMITS, record)
     each = {name: {slide: limits[name].beyond(parts) for slide, parts in one[2].items()} for name, one in told.items()}
-    return Rejection(_means(each.values()), how.reject, source)
+    return Rejection(_means(each.values()), how.reject, source, by_model=each)
 
 
 def reject_given(work: Work, folder: Path | None) -> Rejection:

@@ -27,6 +27,9 @@ from wsi_mil.stages.trained import load, trained_models
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
 
+_MEASURES = tuple(name for name in METRICS if name not in ("sensitivity", "specificity"))
+"""Those at the threshold are told with the decisions."""
+
 LOCAL_DRAWS = 50
 """Random choices of the k local patients."""
 
@@ -63,8 +66,10 @@ class Validation:
 
     judged: Judgement
     metrics: dict[str, Interval]
+    """Of the calibrated probabilities."""
     development: dict[str, Interval]
-    """AUROC and Brier score of the model's own cross-validated predictions, where they are at hand."""
+    """The same of the model's own cross-validated cases of the same level (slides or patients), where they are at hand.
+    """
     drift: Drift
     local: list[Local]
 
@@ -88,11 +93,9 @@ def validate(work: Work, *, columns: Sequence[str], local: Sequence[int], draws:
         )
     judged = judge(table, level, calibration, columns=values_of(work, table, level, columns), draws=draws)
     metrics = {
-        name: bootstrap(name, judged.truth, judged.raw, judged.patients, draws=draws)
-        for name in METRICS
-        if name not in ("sensitivity", "specificity")
+        name: bootstrap(name, judged.truth, judged.calibrated, judged.patients, draws=draws) for name in _MEASURES
     }
-    development = _development(work, calibration, draws)
+    development = _development(work, calibration, level, draws)
     return Validation(judged, metrics, development, _drift(work), _local(judged, local))
 
 
@@ -120,19 +123,23 @@ def _table(work: Work) -> tuple[pd.DataFrame, str, Calibration]:
     return table[known].reset_index(drop=True), level, calibration
 
 
-def _development(work: Work, calibration: Calibration, draws: int) -> dict[str, Interval]:
-    """What cross-validation had said, from the tables of the model's own study."""
+def _development(work: Work, calibration: Calibration, level: str, draws: int) -> dict[str, Interval]:
+    """What cross-validation had said of cases of the same level, from the tables of the model's own study."""
     home = given_study(work)
-    path = None if home is None else home[0] / "calibrate" / home[1] / "slides.csv"
-    if path is None or not path.exists():
+    folder = None if home is None else home[0] / "calibrate" / home[1]
+    if folder is None or not (folder / "slides.csv").exists() or not (folder / f"{level}s.csv").exists():
         return {}
-    table = read_predicted(path)
-    own = table[(table["part"] == "cross-validation") & (table["status"] == "predicted") & (table["label"] != "")]
-    if own.empty or not set(own["label"]) <= set(calibration.classes):
+    slides = read_predicted(folder / "slides.csv")
+    own = slides[(slides["part"] == "cross-validation") & (slides["status"] == "predicted") & (slides["label"] != "")]
+    if level == "patient":
+        patients = read_predicted(folder / "patients.csv")
+        own = patients[patients["patient"].isin(own["patient"]) & (patients["label"] != "")]
+    names = [f"calibrated_{name}" for name in calibration.classes]
+    if own.empty or not set(own["label"]) <= set(calibration.classes) or not set(names) <= set(own.columns):
         return {}
     truth = np.array([calibration.classes.index(label) for label in own["label"]], dtype=np.int64)
-    said = own[[f"calibrated_{name}" for name in calibration.classes]].to_numpy(np.float64)
-    return {name: bootstrap(name, truth, said, list(own["patient"]), draws=draws) for name in ("auroc", "brier")}
+    said, patients_of = own[names].to_numpy(np.float64), list(own["patient"])
+    return {name: bootstrap(name, truth, said, patients_of, draws=draws) for name in _MEASURES}
 
 
 def _drift(work: Work) -> Drift:
