@@ -10,7 +10,10 @@ import typer
 from wsi_mil import files
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from wsi_mil.evaluation import Difference, Interval
+    from wsi_mil.stages import Comparison
 
 
 def compare(
@@ -18,36 +21,46 @@ def compare(
         list[Path], typer.Argument(metavar="WORK...", help="Work folders; each with one model or several.")
     ],
     metric: Annotated[
-        str, typer.Option("--metric", help="What is compared: auroc, average_precision, brier ...")
-    ] = "auroc",
+        str,
+        typer.Option("--metric", help="What is compared: auroc, brier, mae ...; empty: the question's own in front."),
+    ] = "",
     draws: Annotated[int, typer.Option("--draws", min=100, help="Resamples of the patients.")] = 1000,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON to write.")] = None,
 ) -> None:
     """Several studies of the same patients side by side, with paired tests against the first."""
     from rich.console import Console
 
-    from wsi_mil.console import show_table
-    from wsi_mil.stages import compare_studies
+    from wsi_mil.stages import compare_works
 
-    told, console = compare_studies(works, metric=metric, draws=draws), Console()
+    found, console = compare_works(works, metric=metric, draws=draws), Console()
+    for told in found:
+        _show_compared(told, console)
+    if output is not None:
+        files.write_json(output, _plain(found[0]) if len(found) == 1 else {one.question: _plain(one) for one in found})
+        console.print(f"written to {output}", highlight=False, markup=False)
+
+
+def _show_compared(told: Comparison, console: Console) -> None:
+    """One question's table, and what must be known to read it."""
+    from wsi_mil.console import show_table
+
     names = list(told.studies[0].metrics)
+    tested = any(one.p is not None for one in told.studies)
     delong = any(one.by_delong for one in told.studies)
     folds = any(one.by_folds for one in told.studies)
-    headers = ["study", *names, f"{metric} less the first", "p (permutation, Holm)"]
+    headers = ["study", *names, f"{told.metric} less the first"] + ["p (permutation, Holm)"] * tested
     headers += ["DeLong"] * delong + ["over folds (Nadeau, Bengio)"] * folds
     rows = []
     for one in told.studies:
         row = [one.name, *(_text(one.metrics[name]) for name in names), _text(one.difference)]
-        row.append("" if one.p is None else f"{one.p:.3f}")
+        row += ["" if one.p is None else f"{one.p:.3f}"] * tested
         row += [_text(one.by_delong) + (f", p {one.by_delong.p:.3f}" if one.by_delong else "")] * delong
         rows.append(row + [_text(one.by_folds)] * folds)
-    title = f"{told.cases} {told.level}s of {told.patients} patients that all have predicted; 95 % intervals"
+    of = f"{told.question}: " if told.question else ""
+    title = f"{of}{told.cases} {told.level}s of {told.patients} patients that all have predicted; 95 % intervals"
     show_table(rows, headers, console, title=title)
     for note in told.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-    if output is not None:
-        files.write_json(output, _plain(told))
-        console.print(f"written to {output}", highlight=False, markup=False)
 
 
 def believe(study: Path, work: Path, settings: list[str], *, truth: str, truth_of: str) -> None:

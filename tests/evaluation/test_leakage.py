@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsi_mil.evaluation import near_pairs, share_found, shared_patients, signature
+from wsi_mil.evaluation import SAME_BAG, near_pairs, share_found, shared_patients, signature
 
 
 def _bag(seed: int, tiles: int = 600, dim: int = 24) -> np.ndarray:
@@ -30,7 +30,13 @@ def test_a_slide_saved_again_is_found(change: str) -> None:
         {"a": signature(one)}, {**{f"n{n}": signature(_bag(n)) for n in range(1, 9)}, "b": signature(other)}
     )
     assert ("a", "b") in pairs
-    assert share_found(one, other) >= 0.5
+    assert share_found(one, other) >= SAME_BAG
+
+
+@pytest.mark.parametrize("cut", [slice(150, None), slice(0, 450), slice(0, 300), slice(None, None, 2)])
+def test_a_bag_cut_down_is_found_from_either_side(cut: slice) -> None:
+    whole = _bag(0)
+    assert share_found(whole, whole[cut]) == share_found(whole[cut], whole) >= SAME_BAG
 
 
 def test_slides_of_like_tissue_are_not_taken_for_one_another() -> None:

@@ -73,16 +73,27 @@ def _same_content_under_two_names(work: Work) -> str:
     return "train"
 
 
-def _nan_features(work: Work) -> str:
-    for path in (work.root / "extract" / "phikon").glob("*.h5"):
+def _nan_features(role: str) -> Callable[[Work], str]:
+    """In the second slide of a role of fold 0."""
+
+    def bad(work: Work) -> str:
+        folds = pd.read_csv(work.root / "split" / "folds.csv", dtype=str)
+        slide = folds["slide"][(folds["fold"] == "0") & (folds["role"] == role)].iloc[1]
+        path = work.root / "extract" / "phikon" / f"{slide}.h5"
+        path = path.rename(path.with_name("ODD.h5"))
         with h5py.File(path, "r+") as file:
             values = file["features"][:]
             values[3, 1] = np.nan
             file["features"][:] = values
+            file.attrs["slide_id"] = "ODD"
             if "numbers" in file.attrs:
                 del file.attrs["numbers"]
-    shutil.rmtree(work.root / "train")
-    return "train"
+        for table in (work.root / "cohort.csv", work.root / "split" / "folds.csv"):
+            table.write_text(table.read_text().replace(f"{slide},", "ODD,"))
+        shutil.rmtree(work.root / "train")
+        return "train"
+
+    return bad
 
 
 def _edited_checkpoint(change: Callable[[dict], None]) -> Callable[[Work], str]:  # type: ignore[type-arg]
@@ -99,7 +110,11 @@ def _edited_checkpoint(change: Callable[[dict], None]) -> Callable[[Work], str]:
 LATER: dict[str, tuple[Callable[[Work], str], str]] = {
     "a patient on two sides": (_patient_on_two_sides, "leakage, "),
     "one file under two names": (_same_content_under_two_names, "are the same file, one to learn from and one to be"),
-    "features that are not finite": (_nan_features, "feature 1 of tile 3 is nan; extract the slide again"),
+    "features that are not finite": (
+        _nan_features("fit"),
+        "slide 'ODD': feature 1 of tile 3 is nan; extract the slide again",
+    ),
+    "a loss that is not finite": (_nan_features("select"), "the loss is nan at slide 'ODD': look for features"),
     "a checkpoint of another encoder": (
         _edited_checkpoint(lambda told: told["encoder"].update(name="uni")),
         "its features are not what the model was trained on (name:",

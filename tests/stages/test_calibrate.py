@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from wsi_mil import files
 from wsi_mil.stages import Work
 from wsi_mil.stages.calibrate import read_predicted
 from wsi_mil.stages.calibrated import ALL, load_calibration
+from wsi_mil.stages.judgement import judge_study
+from wsi_mil.stages.judgement_pages import sets
 
 ROLE = ("split.calibrate=0.4", "calibrate.coverage=0.6")
 
@@ -133,6 +136,26 @@ def test_few_patients_are_refused_sets_and_a_study_without_calibration_says_so(t
     outcome = run_stage(bare, "calibrate")[0]
     assert "has no calibration.json of its own" in outcome.facts["skipped"]
     assert "decision" not in read_predicted(work.root / "calibrate" / "given" / "slides.csv").columns
+
+
+def test_classes_that_a_set_could_not_name_have_no_sets_and_it_is_said(tmp_path: Path) -> None:
+    """A set that is empty is written none: a class of that name would count as covered by it."""
+    work = bag_study(tmp_path, "calibrate.coverage=0.6", slides=32)
+    path = tmp_path / "cohort.csv"
+    text = path.read_text()
+    for name, told in (("none", "'none'"), ("a|b", r"'a\|b'")):
+        path.write_text(text.replace("normal", name))
+        work = with_settings(work, "calibrate.coverage=0.6")
+        for stage in ("split", "train", "predict", "calibrate"):
+            outcomes = run_stage(work, stage)
+            assert {one.kind for one in outcomes} <= {"made", "found"}, outcomes
+        assert re.search(f"no sets can be written with a class called {told}: a set is", outcomes[0].facts["refused"])
+        assert set(_tables(work)[0]["set"]) == {""}
+        assert set(_tables(work)[0]["decision"]) <= {name, "tumour"}
+        told_all = judge_study(work, columns=(), draws=100)
+        assert told_all is not None
+        assert told_all.coverage == {}
+        assert "no sets can be written" in sets(told_all).text
 
 
 def test_a_task_without_classes_is_skipped_with_the_reason(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from bagged import bag_study, through, with_settings
+from sklearn.metrics import brier_score_loss, precision_score, recall_score, roc_auc_score
 from studies import run_stage
 
 from wsi_mil.evaluation import Fold, score
@@ -55,17 +57,45 @@ def test_the_page_has_every_part(reported: Work) -> None:
 
 
 def test_numbers_are_those_of_the_tables(reported: Work) -> None:
+    """Decisions, coverage and groups by hand from calibrate/abmil/slides.csv and the cohort, with scikit-learn."""
     told = judge_study(reported, columns=("scanner",), draws=100)
     assert told is not None
-    assert sum(one.cases for one in told.groups["scanner"].values()) == 36
-    called = told.calibrated[:, 1]
-    assert told.decisions["sensitivity"].value <= 1
-    assert told.coverage["all patients"].patients == 36
-    assert {"class normal", "class tumour", "site A"} <= set(told.coverage)
-    lowest = worst(told.groups["site"])
-    values = {name: one.metrics["auroc"].value for name, one in told.groups["site"].items()}
-    assert lowest == min(values, key=lambda name: values[name])
-    assert len(called) == 36
+    frame = reported.cohort.frame.set_index("slide")
+    path = reported.root / "calibrate" / "abmil" / "slides.csv"
+    rows = pd.read_csv(path, dtype={"slide": str, "set": str}, keep_default_na=False).set_index("slide")
+    rows = rows.join(frame[["scanner"]])
+    truth, called = rows["label"] == "tumour", rows["decision"] == "tumour"
+    assert 0 < called.sum() < len(called)
+    assert told.decisions["sensitivity"].value == pytest.approx(recall_score(truth, called))
+    assert told.decisions["specificity"].value == pytest.approx(recall_score(~truth, ~called))
+    assert told.decisions["ppv"].value == pytest.approx(precision_score(truth, called))
+    held = pd.Series(
+        [label in names.split("|") for label, names in zip(rows["label"], rows["set"], strict=True)], rows.index
+    )
+    assert not held.all()
+    sizes = rows["set"].map(lambda names: 0 if names == "none" else len(names.split("|")))
+    parts = {
+        "all patients": truth | ~truth,
+        "class tumour": truth,
+        "class normal": ~truth,
+        "site A": rows["site"] == "A",
+    }
+    for name, here in parts.items():
+        one = told.coverage[name]
+        assert (one.patients, one.share) == (here.sum(), pytest.approx(held[here].mean())), name
+        assert one.size == pytest.approx(sizes[here].mean())
+    groups = {"scanner": rows["scanner"], "site": rows["site"]}
+    for column, values in groups.items():
+        assert sum(one.cases for one in told.groups[column].values()) == 36
+        for value, one in told.groups[column].items():
+            here = values == value
+            own, said = truth[here], rows["calibrated_tumour"][here]
+            assert one.metrics["auroc"].value == pytest.approx(roc_auc_score(own, said)), value
+            assert one.metrics["brier"].value == pytest.approx(brier_score_loss(own, said)), value
+            assert one.metrics["sensitivity"].value == pytest.approx(recall_score(own, called[here])), value
+            assert one.counts == ((~own).sum(), own.sum())
+    by_site = {name: one.metrics["auroc"].value for name, one in told.groups["site"].items()}
+    assert worst(told.groups["site"]) == min(by_site, key=lambda name: by_site[name])
 
 
 def test_the_record_alone_is_a_baseline(reported: Work) -> None:
@@ -87,3 +117,4 @@ def test_a_study_that_is_not_calibrated_says_why(tmp_path: Path) -> None:
     through(work, "report")
     page = (work.root / "report" / "index.html").read_text()
     assert "Not calibrated: run <code>wsi-mil calibrate</code>" in page
+    assert "One seed was trained" in page

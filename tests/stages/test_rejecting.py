@@ -14,10 +14,12 @@ from studies import run_stage
 
 from wsi_mil import files
 from wsi_mil.errors import ModelError
-from wsi_mil.stages import Work
+from wsi_mil.stages import Help, Work, import_bags
 from wsi_mil.stages.calibrate import read_predicted
+from wsi_mil.training import Novelty
 
 ROLE = ("split.calibrate=0.4", "calibrate.coverage=0.6", "calibrate.reject=combo")
+PATIENTS = ("cohort.label_of=patient", "model.bag_of=patient")
 NEW = ("cohort.missing_labels=predict",)
 
 
@@ -97,6 +99,28 @@ def test_without_the_role_limits_are_cross_fitted_and_it_is_said(tmp_path: Path)
     assert patients["novelty"].to_dict() == pytest.approx(means.to_dict())
 
 
+@pytest.mark.parametrize("reject", ["combo", "knn"])
+def test_of_a_patients_bag_every_slide_is_fitted_on(tmp_path: Path, reject: str) -> None:
+    """Second slides have something of their own: a score that was shown the first slides alone would not know it."""
+    folder = tmp_path / "study"
+    work = bag_study(folder, f"calibrate.reject={reject}", *PATIENTS, slides=24, slides_each=2)
+    for path in sorted((folder / "features").glob("*.h5"))[1::2]:
+        with h5py.File(path, "r+") as file:
+            file["features"][:, 5] += 40
+    list(import_bags([folder / "features"], work.root / "extract" / "phikon", Help(), redo=True))
+    through(work, "split", "train", "predict", "calibrate")
+    folds = pd.read_csv(work.root / "split" / "folds.csv")
+    fit = list(folds["slide"][(folds["fold"] == 0) & (folds["role"] == "fit")])
+    told = files.read_json(work.root / "train" / "abmil" / "seed-0" / "fold-0" / "model.json")["training"]
+    assert sorted(told["scaled_on"]) == sorted(fit)
+    path = work.root / "calibrate" / "abmil" / "reject" / "seed-0-fold-0.safetensors"
+    bank = Novelty.from_bytes(path.read_bytes(), "here").arrays["bank"]
+    if reject == "knn":
+        assert len(bank) == len(fit) // 2, "a patient's bag is one case"
+    else:
+        assert 0.3 < (bank[:, 5] > 0).mean() < 0.7
+
+
 def test_switched_off_again_nothing_is_left(done: Work, tmp_path: Path) -> None:
     from wsi_mil.compute import executor
     from wsi_mil.stages.runner import run
@@ -105,6 +129,7 @@ def test_switched_off_again_nothing_is_left(done: Work, tmp_path: Path) -> None:
     assert [one.kind for one in run(work.stage("calibrate"), work, executor("here"), redo=True)] == ["made"]
     assert "rejected" not in _slides(work)
     assert not (work.root / "calibrate" / "abmil" / "reject").exists()
+    assert not (work.root / "calibrate" / "abmil" / "novelty.csv").exists()
 
 
 def test_given_models_bring_their_limits(done: Work, tmp_path: Path) -> None:
@@ -138,7 +163,12 @@ def test_negatives_of_another_encoder_or_none_are_refused(done: Work, tmp_path: 
     shutil.rmtree(work.root / "calibrate")
     assert "holds no bag" in run_stage(work, "calibrate")[0].why
     for slide in ("S040", "S041"):
-        shutil.copy(work.root / "extract" / "phikon" / f"{slide}.h5", tmp_path / "none")
+        shutil.copy(work.root / "extract" / "phikon" / f"{slide}.h5", tmp_path / "none" / f"odd-{slide}.h5")
+    why = run_stage(work, "calibrate")[0].why
+    assert "2 of the bags in" in why
+    assert "are slides of the cohort (odd-S040.h5 is slide 'S040', odd-S041.h5 is slide 'S041')" in why
+    shutil.rmtree(tmp_path / "none")
+    shutil.copytree(bag_study(tmp_path / "other", slides=4, seed=9).root / "extract" / "phikon", tmp_path / "none")
     assert run_stage(work, "calibrate")[0].kind == "made"
     assert set(_slides(work)["rejected"]) <= {"yes", "no"}
 
@@ -159,6 +189,25 @@ def test_the_report_tells_what_is_not_answered(done: Work) -> None:
     assert curves["novelty"].accuracy[-1] == pytest.approx(right.mean())
     assert told.tables[1].rows[0][1] == str(len(tested))
     assert "share answered" in told.figures[0].svg
+
+
+def _scored_fold_by_fold(root: Path, told: pd.Series) -> None:
+    """By hand: under each fold's model the tested slides against all of the class left out, then the mean."""
+    novelty = pd.read_csv(root / "calibrate" / "abmil" / "novelty.csv", dtype={"slide": str})
+    slides = read_predicted(root / "calibrate" / "abmil" / "slides.csv").set_index("slide")
+    folds = pd.read_csv(root / "split" / "folds.csv", dtype={"slide": str})
+    auroc, fpr = [], []
+    for fold in (0, 1):
+        own = novelty[novelty["model"] == f"seed-0/fold-{fold}"].set_index("slide")["novelty"]
+        known = own[folds["slide"][(folds["fold"] == fold) & (folds["role"] == "test")]]
+        unknown = own[slides.index[slides["label"] == "a"]]
+        assert len(own) == len(known) + len(unknown)
+        auroc.append(np.mean(unknown.to_numpy()[:, None] > known.to_numpy()))
+        limit = np.sort(known)[int(np.ceil(0.95 * len(known))) - 1]
+        fpr.append(np.mean(unknown <= limit))
+    assert told["auroc"] == pytest.approx(np.mean(auroc))
+    assert told["fpr_at_95"] == pytest.approx(np.mean(fpr))
+    assert slides["novelty"].to_dict() == pytest.approx(novelty.groupby("slide")["novelty"].mean().to_dict())
 
 
 def test_each_class_is_left_out_in_turn_by_the_command(tmp_path: Path) -> None:
@@ -183,6 +232,7 @@ def test_each_class_is_left_out_in_turn_by_the_command(tmp_path: Path) -> None:
     assert list(scores.index) == ["a", "b", "c", "mean"]
     assert (scores["auroc"] >= 0.9).all()
     assert (scores["unknown"] == 12).all()
+    _scored_fold_by_fold(work.root / "unknown" / "a", scores.loc["a"])
     asked = with_settings(work, *settings)
     through(asked, "split", "train", "predict", "calibrate")
     told = part(asked)[0].tables[-1]

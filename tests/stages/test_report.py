@@ -89,7 +89,10 @@ def test_the_tables_of_folds_add_up(noisy: Work) -> None:
 def test_models_of_one_folder_stand_side_by_side(noisy: Work) -> None:
     (part,) = rivals(noisy, draws=100)
     assert [row[0] for row in part.tables[0].rows] == ["abmil", "mean"]
-    assert re.match(r"-?\d\.\d+ \(", str(part.tables[0].rows[1][-2]))
+    told = dict(zip(part.tables[0].headers, part.tables[0].rows[1], strict=True))
+    assert re.match(r"-?\d\.\d+ \(", str(told["AUROC less abmil"]))
+    assert re.match(r"-?\d\.\d+ \(", str(told["fold by fold"]))
+    assert 0 < float(str(told["p"])) <= 1
 
 
 def test_numbers_are_compared_too(tmp_path: Path) -> None:

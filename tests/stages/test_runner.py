@@ -13,6 +13,7 @@ from studies import open_work, run_stage
 from wsi_mil import files
 from wsi_mil.errors import StageError
 from wsi_mil.stages import Work, plan, tissue
+from wsi_mil.stages.ledger import require
 from wsi_mil.stages.stage import Item
 from wsi_mil.synthetic import draw_cohort
 
@@ -67,6 +68,22 @@ def test_an_outline_edited_by_hand_is_kept_and_makes_what_follows_stale(copy_of:
         assert file["coords"][:].max() < 600
     assert run_stage(work, "tissue", redo=True)[1].kind == "found"  # a person's work is not overwritten
     assert "600" in path.read_text()
+
+
+def test_what_a_failed_run_left_is_not_taken_unless_a_person_mends_it(copy_of: Callable[..., Work]) -> None:
+    work = copy_of("tissue", "tile")
+    for stage, name in (("tissue", "S02.geojson"), ("tile", "S02.h5")):
+        path = work.root / stage / ".made" / "S02.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "outcome": "failed", "why": "the disk broke"}))
+        with pytest.raises(StageError, match=f"{stage}: the disk broke"):
+            require(stage, "S02", work)
+        assert (work.root / stage / name).exists()
+    assert {one.item: one.state for one in plan(work.stage("tissue"), work)}["S02"] == "stale"
+    path = work.root / "tissue" / "S02.geojson"
+    path.write_text(path.read_text() + " ")
+    assert require("tissue", "S02", work) == path
+    assert {one.kind for one in run_stage(work, "tile")} == {"made", "found"}
+    assert require("tile", "S02", work) == work.root / "tile" / "S02.h5"
 
 
 def test_a_slide_whose_outline_was_emptied_ends_as_empty_and_takes_its_grid_along(copy_of: Callable[..., Work]) -> None:

@@ -35,7 +35,18 @@ CONTRACT = EncoderContract(
     tile_mpp=0.5,
 )
 TRAINING = Training(
-    slides=("A1", "B2"), seed=3, repeat=0, fold=2, epoch=7, chosen_by="lowest loss", settings={"lr": 2e-4}
+    slides=("A1", "B2"),
+    seed=3,
+    repeat=0,
+    fold=2,
+    epoch=7,
+    chosen_by="lowest loss",
+    settings={"lr": 2e-4},
+    scaled_on=("A1",),
+    recorded_on=("A1",),
+    patients=("A", "B"),
+    fingerprints=("a1", "b2"),
+    digests=("f0", "f1"),
 )
 FEATURES = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
 CELLS = np.zeros((9, 2), dtype=np.int64)

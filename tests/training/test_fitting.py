@@ -161,7 +161,8 @@ def test_moments_keep_their_digits_and_spare_constant_features() -> None:
     columns = [1e4 + 50 * random.normal(size=500), np.full(500, 3.3), np.zeros(500), rounding]
     features = np.stack(columns, axis=1).astype(np.float32)
     bags = Bags([(part, np.zeros((len(part), 2), dtype=np.int64)) for part in np.split(features, [7, 300])])
-    mean, scale = feature_moments(bags, range(3))
+    mean, scale, read = feature_moments(bags, range(3))
+    assert read == (0, 1, 2)
     np.testing.assert_allclose(mean, features.astype(np.float64).mean(0), rtol=1e-6)
     np.testing.assert_allclose(scale[0], features[:, 0].astype(np.float64).std(), rtol=1e-3)
     assert scale[1:].tolist() == [1, 1, 1]

@@ -131,8 +131,30 @@ def test_features_that_are_not_finite_are_named() -> None:
     arguments = {"fit_index": FIT, "select_index": [], "targets": torch.zeros(24, dtype=torch.int64)}
     with pytest.raises(ModelError, match="bag 5: feature 2 of tile 3 is nan"):
         fit(model, source, **arguments, task=two_classes(), settings=QUICK, seed=0)
-    with pytest.raises(ModelError, match="the loss is nan at bags"):
-        fit(model, source, **arguments, task=two_classes(), settings=FitSettings(standardise=False), seed=0)
+    names = [f"slide 's{number}'" for number in range(24)]
+    with pytest.raises(ModelError, match="slide 's5': feature 2 of tile 3 is nan"):
+        fit(model, source, **arguments, task=two_classes(), settings=QUICK, seed=0, names=names)
+    plain = FitSettings(standardise=False)
+    with pytest.raises(ModelError, match="the loss is nan at slide 's5': look for"):
+        fit(model, source, **arguments, task=two_classes(), settings=plain, seed=0, names=names)
+
+
+def test_of_the_select_role_the_bag_that_is_not_finite_is_named() -> None:
+    source, bad = _numbered(), SELECT[1]
+    source.load(bad)[0][3, 2] = np.nan
+    model = build_model("abmil", dim=4, n_out=2)
+    targets = torch.arange(24) % 2
+    with pytest.raises(ModelError, match=f"the loss is nan at bag {bad}: look for"):
+        fit(
+            model,
+            source,
+            fit_index=FIT,
+            select_index=SELECT,
+            targets=targets,
+            task=two_classes(),
+            settings=QUICK,
+            seed=0,
+        )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -60,6 +60,8 @@ class ClinicalEncoder:
     """
 
     factors: tuple[Factor, ...]
+    fitted_on: tuple[str, ...] = field(default=(), compare=False)
+    """Slides of the rows that the fit read; told where it was fitted, not kept with the factors."""
 
     @classmethod
     def of(cls, factors: Factors) -> ClinicalEncoder:
@@ -112,7 +114,7 @@ class ClinicalEncoder:
             numbers = np.array(known, dtype=np.float64)
             spread = float(numbers.std())
             fitted.append(replace(factor, mean=float(numbers.mean()), scale=spread if spread > 0 else 1.0))
-        return ClinicalEncoder(tuple(fitted))
+        return ClinicalEncoder(tuple(fitted), tuple(frame["slide"]) if "slide" in frame.columns else ())
 
     def encode(self, frame: pd.DataFrame) -> Record:
         """Numbers of each row. A factor whose column the table lacks is missing for all."""

@@ -39,16 +39,6 @@ class Signature:
     """Root of the summed variances of the features over tiles: how far a tile lies from the mean one."""
 
 
-@dataclass(frozen=True)
-class Twins:
-    """Two bags that hold the same tiles."""
-
-    tested: str
-    learnt: str
-    share: float
-    """Of the tested bag's tiles that the other holds."""
-
-
 def signature(features: Float[np.ndarray, "tile dim"]) -> Signature:
     """Mean and spread over up to SAMPLED tiles, taken evenly."""
     values = np.asarray(features[_evenly(len(features), SAMPLED)], dtype=np.float64)
@@ -79,8 +69,14 @@ def near_pairs(tested: Mapping[str, Signature], learnt: Mapping[str, Signature])
 def share_found(one: Float[np.ndarray, "tile dim"], other: Float[np.ndarray, "row dim"]) -> float:
     """Share of tiles of one bag that the other bag holds too, to a twentieth of what tells tiles apart.
 
-    Of the first, LOOKED_AT tiles are searched for, none twice: empty glass is alike everywhere and proves nothing.
+    The larger of both directions: of a bag cut down all tiles are in the whole one, and not the other way round.
+    LOOKED_AT tiles are searched for, none twice: empty glass is alike everywhere and proves nothing.
     """
+    return max(_found(one, other), _found(other, one))
+
+
+def _found(one: Float[np.ndarray, "tile dim"], other: Float[np.ndarray, "row dim"]) -> float:
+    """Share of the tiles looked at of the first bag that the second holds."""
     own = np.unique(np.asarray(one[_evenly(len(one), 4 * LOOKED_AT)], dtype=np.float32), axis=0)
     far = np.sqrt(((own - own.mean(axis=0)) ** 2).sum(axis=1))
     keep = np.argsort(-far, kind="stable")[:LOOKED_AT]

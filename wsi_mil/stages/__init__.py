@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from wsi_mil.stages.casebook import Reported as Reported
     from wsi_mil.stages.casebook import find_browser as find_browser
     from wsi_mil.stages.casebook import report_cases as report_cases
+    from wsi_mil.stages.comparing import Comparison as Comparison
     from wsi_mil.stages.comparing import compare_studies as compare_studies
     from wsi_mil.stages.exchange import Exchanged as Exchanged
     from wsi_mil.stages.exchange import Help as Help
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from wsi_mil.stages.runner import Plan as Plan
     from wsi_mil.stages.runner import plan as plan
     from wsi_mil.stages.runner import run as run
+    from wsi_mil.stages.side_by_side import compare_works as compare_works
     from wsi_mil.stages.stage import Outcome as Outcome
     from wsi_mil.stages.stage import Stage as Stage
     from wsi_mil.stages.study import Study as Study
@@ -57,7 +59,9 @@ _PLACES = {
     "open_work": "opened",
     "validate_study": "validation",
     "believe": "believed",
+    "Comparison": "comparing",
     "compare_studies": "comparing",
+    "compare_works": "side_by_side",
     "Exchanged": "exchange",
     "Help": "exchange",
     "embed_slides": "exchange",

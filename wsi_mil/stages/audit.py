@@ -1,4 +1,4 @@
-"""Nothing that is tested may have been learnt from: one report before a fold is trained, one before it is predicted."""
+"""Nothing that is tested may be among what a fold learns from: one report before training, one before prediction."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_mil import files
 from wsi_mil.bags import StoredBag, read_bag
 from wsi_mil.cohort import read_table
-from wsi_mil.errors import BagError, ModelError
+from wsi_mil.errors import BagError, StageError
 from wsi_mil.evaluation import (
     SAME_BAG,
     Signature,
@@ -22,17 +23,23 @@ from wsi_mil.evaluation import (
     shared_patients,
     signature,
 )
+from wsi_mil.layout import slide_id
 from wsi_mil.stages.features import bags_of, header_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from wsi_mil import training
+    from wsi_mil.cohort import ClinicalEncoder
     from wsi_mil.stages.work import Work
 
 logger = logging.getLogger("wsi_mil")
 
 TCGA_BARCODE = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
 """How the names of TCGA's slides begin."""
+
+FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+"""What makes a name that of a file: "S.001" is none."""
 
 CHECKED = "patients, files, near-duplicate bags, the encoder's pretraining"
 
@@ -49,6 +56,71 @@ def audit_fold(roles: Mapping[str, Sequence[str]], work: Work) -> dict[str, Any]
     the encoder was pretrained on. Slides without a bag are left out.
     """
     paths = {role: bags_of(work, slides)[0] for role, slides in roles.items()}
+    faults, warnings = _findings(roles, paths, work)
+    warnings += tcga_warning(list(paths["test"].items()))
+    if faults:
+        raise BagError(leakage(faults))
+    for warning in warnings:
+        logger.warning("%s", warning)
+    bags = sum(len(found) for found in paths.values())
+    return {"checked": CHECKED, "bags": bags, "warnings": warnings, "key": audit_key(roles, work)}
+
+
+def audit_study(work: Work) -> None:
+    """The same for every fold that a study predicts by, since a bag or a patient may have changed after training.
+
+    Raises BagError with every finding and its fold.
+    """
+    from wsi_mil.stages.train import read_folds, roles_of
+
+    places = list(read_folds(work)[["repeat", "fold"]].drop_duplicates().itertuples(index=False))
+    several = len({repeat for repeat, _ in places}) > 1
+    faults = []
+    for repeat, fold in places:
+        roles = roles_of(int(repeat), int(fold), work)
+        paths = {role: bags_of(work, slides)[0] for role, slides in roles.items()}
+        name = f"repeat {repeat} fold {fold}" if several else f"fold {fold}"
+        faults += [f"{name}: {fault}" for fault in _findings(roles, paths, work)[0]]
+    if faults:
+        raise BagError(f"{leakage(faults)}; train again")
+
+
+def audit_key(roles: Mapping[str, Sequence[str]], work: Work) -> str:
+    """Digest of all that an audit of a fold looks at: it need not be run again while this stays the same."""
+    told = [files.digest_file(work.study.train.encoder_saw)] if work.study.train.encoder_saw else []
+    for role, slides in roles.items():
+        paths, rows = bags_of(work, slides)[0], work.rows_of(slides)
+        patients = dict(zip(rows["slide"], rows["patient"], strict=True))
+        for slide, path in paths.items():
+            header = header_of(path)
+            told += [role, slide, patients[slide], header.slide.fingerprint, header.digest]
+    return files.digest(*told)
+
+
+def read_by(
+    fitted: training.Fitted, units: Sequence[Sequence[str]], clinical: ClinicalEncoder | None
+) -> dict[str, Any]:
+    """What the fits say that they have read, by the names of slides; the audit holds it against the fit role."""
+    return {
+        "scaled_on": tuple(slide for bag in fitted.scaled for slide in units[bag]),
+        "recorded_on": clinical.fitted_on if clinical else (),
+    }
+
+
+def marks_of(paths: Mapping[str, Path], work: Work) -> dict[str, Any]:
+    """By what the slides that are learnt from are known again in another cohort."""
+    slides = [header_of(path) for path in paths.values()]
+    return {
+        "patients": tuple(work.rows_of(list(paths))["patient"]),
+        "fingerprints": tuple(header.slide.fingerprint for header in slides),
+        "digests": tuple(header.digest for header in slides),
+    }
+
+
+def _findings(
+    roles: Mapping[str, Sequence[str]], paths: Mapping[str, Mapping[str, Path]], work: Work
+) -> tuple[list[str], list[str]]:
+    """Faults and warnings of a fold."""
     frame = work.cohort.frame
     patients = dict(zip(frame["slide"], frame["patient"], strict=True))
     faults = [
@@ -56,48 +128,13 @@ def audit_fold(roles: Mapping[str, Sequence[str]], work: Work) -> dict[str, Any]
         for patient, found in shared_patients(roles, patients).items()
     ]
     twins, warnings = _same_files(paths)
-    faults += [*twins, *_near_duplicates(paths), *_pretrained(roles["test"], work)]
-    warnings += tcga_warning(list(paths["test"].items()))
-    if faults:
-        more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
-        raise BagError(f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}")
-    for warning in warnings:
-        logger.warning("%s", warning)
-    return {"checked": CHECKED, "bags": sum(len(found) for found in paths.values()), "warnings": warnings}
+    return [*faults, *twins, *_near_duplicates(paths), *pretrained(roles["test"], work)], warnings
 
 
-def audit_models(models: Sequence[Any], tests: Mapping[str, Sequence[Any]], work: Work) -> None:
-    """Compare what each checkpoint was fitted on with whom it is to be tested on; `tests` is models by slide.
-
-    Raises ModelError with every finding: a model that learnt from a tested slide or its patient, or whose scaler or
-    clinical encoder was fitted outside the fit role.
-    """
-    from wsi_mil.stages.trained import load
-
-    frame = work.cohort.frame
-    patients = dict(zip(frame["slide"], frame["patient"], strict=True))
-    tested: dict[str, list[str]] = {}
-    for slide, able in tests.items():
-        for model in able:
-            tested.setdefault(model.name, []).append(slide)
-    faults = []
-    for model in models:
-        told = load(model, work).training
-        learnt = {patients.get(slide, slide) for slide in told.slides}
-        both = [slide for slide in tested.get(model.name, []) if slide in told.slides or patients[slide] in learnt]
-        if both:
-            faults.append(f"{model.name} learnt from {len(both)} of the slides it is to be tested on, or from their "
-                          f"patients (first {both[0]!r})")  # fmt: skip
-        outside = sorted(set(told.scaled_on) - set(told.slides))
-        if outside:
-            faults.append(f"{model.name}: its scaler was fitted on slides outside its fold (first {outside[0]!r})")
-    if work.study.predict.models is not None:
-        # names of another cohort's slides may be the same by chance
-        for fault in faults:
-            logger.warning("%s; figures of slides that a model has learnt from say nothing", fault)
-    elif faults:
-        more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
-        raise ModelError(f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}; train again")
+def leakage(faults: Sequence[str]) -> str:
+    """All findings as one sentence."""
+    more = f"; ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
+    return f"leakage, {len(faults)} finding(s): {'; '.join(faults[:MOST_SHOWN])}{more}"
 
 
 def tcga_warning(paths: Sequence[tuple[str, Path]]) -> list[str]:
@@ -173,17 +210,35 @@ def _near_duplicates(paths: Mapping[str, Mapping[str, Path]]) -> list[str]:
     return faults
 
 
-def _pretrained(tested: Sequence[str], work: Work) -> list[str]:
-    """Tested slides that stand in the list of what the encoder was pretrained on."""
-    if work.study.train.encoder_saw is None:
+def pretrained(tested: Sequence[str], work: Work) -> list[str]:
+    """Tested slides that stand in the list of what the encoder was pretrained on, or whose patients do.
+
+    By name, with or without folder and suffix; of TCGA by the barcode of the patient, since slides of one patient are
+    named in many ways.
+    """
+    listed = work.study.train.encoder_saw
+    if listed is None:
         return []
-    table = read_table(work.study.train.encoder_saw)
-    saw = {str(cell) for name in table.columns if name in ("slide", "patient") for cell in table[name]} - {""}
+    table = read_table(listed)
+    columns = [name for name in table.columns if name in ("slide", "patient")]
+    if not columns:
+        raise StageError(f"train.encoder_saw: {listed} has no column 'slide' or 'patient', but {list(table.columns)}")
+    saw = {name for column in columns for cell in table[column] for name in _names(str(cell).strip())} - {""}
     rows = work.rows_of(tested)
-    both = [slide for slide, who in zip(rows["slide"], rows["patient"], strict=True) if slide in saw or who in saw]
+    both = [
+        slide for slide, who in zip(rows["slide"], rows["patient"], strict=True) if saw & {*_names(slide), *_names(who)}
+    ]
     if not both:
         return []
-    return [f"the encoder was pretrained on {len(both)} of the slides to be tested (first {both[0]!r})"]
+    return [f"the encoder was pretrained on {len(both)} of the slides to be tested, or on their patients "
+            f"(first {both[0]!r})"]  # fmt: skip
+
+
+def _names(cell: str) -> set[str]:
+    """What a slide or patient may be called by: as it is, as the id of a file, and by the barcode of TCGA's patient."""
+    file = Path(cell.replace("\\", "/"))
+    barcode = TCGA_BARCODE.match(file.name.upper())
+    return {cell, *([slide_id(file)] if FILE_SUFFIX.search(cell) else []), *([barcode.group()] if barcode else [])}
 
 
 def _signatures(paths: Mapping[str, Path]) -> dict[str, Signature]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_mil.bags import Bag
@@ -61,34 +61,45 @@ def numbers_of(bag: Bag) -> SlideNumbers:
 
 
 def run_baselines(
-    numbers: dict[str, SlideNumbers], labels: pd.Series, classes: list[str], work: Work
+    cases: Sequence[Sequence[str]], numbers: Mapping[str, SlideNumbers], truth: NDArray[np.int64], work: Work
 ) -> dict[str, Baseline]:
-    """Out-of-fold predictions of every baseline for the slides (in the order of `numbers`) of the study's folds.
+    """Out-of-fold predictions of classes by every baseline; `cases` has the slides of each case.
 
     A baseline that the folds are too small for is left out.
     """
-    slides = list(numbers)
-    place = {slide: row for row, slide in enumerate(slides)}
-    truth = np.array([classes.index(labels[slide]) for slide in slides], dtype=np.int64)
-    folds = []
-    for _, rows in read_folds(work).groupby(["repeat", "fold"], sort=True):
-        by_role = {
-            role: np.array(
-                [place[slide] for slide in rows["slide"][rows["role"] == role] if slide in place], dtype=np.int64
-            )
-            for role in ("fit", "select", "test")
-        }
-        folds.append(Fold(**by_role))
-    found = {}
+    folds, found = fold_rows(cases, work), {}
     for name in BASELINES:
-        if any(name not in numbers[slide].by_baseline for slide in slides):
+        features = case_numbers(name, cases, numbers)
+        if features is None:
             continue
-        matrix = np.stack([numbers[slide].by_baseline[name] for slide in slides])
         try:
-            found[name] = out_of_fold_logistic(matrix, truth, folds)
+            found[name] = out_of_fold_logistic(features, truth, folds)
         except TaskError:
             continue
-    return record_baselines(slides, truth, folds, work) | found
+    return record_baselines([slides[0] for slides in cases], truth, folds, work) | found
+
+
+def fold_rows(cases: Sequence[Sequence[str]], work: Work) -> list[Fold]:
+    """Which cases have which role in each fold; a case of several slides is there once."""
+    place = {slide: row for row, slides in enumerate(cases) for slide in slides}
+    folds = []
+    for _, rows in read_folds(work).groupby(["repeat", "fold"], sort=True):
+        by_role = {}
+        for role in ("fit", "select", "test"):
+            own = [place[slide] for slide in rows["slide"][rows["role"] == role] if slide in place]
+            by_role[role] = np.array(list(dict.fromkeys(own)), dtype=np.int64)
+        folds.append(Fold(**by_role))
+    return folds
+
+
+def case_numbers(
+    name: str, cases: Sequence[Sequence[str]], numbers: Mapping[str, SlideNumbers]
+) -> NDArray[np.float64] | None:
+    """What a baseline reads of each case, the mean over its slides; None where a slide has no such numbers."""
+    read = [[numbers[slide].by_baseline.get(name) for slide in slides] for slides in cases]
+    if any(one is None for own in read for one in own):
+        return None
+    return np.stack([np.mean([one for one in own if one is not None], axis=0) for own in read])
 
 
 def colour_scores(baseline: Baseline, numbers: SlideNumbers, folds: list[int]) -> NDArray[np.float64]:

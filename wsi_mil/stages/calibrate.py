@@ -16,10 +16,10 @@ from pydantic import Field
 
 from wsi_mil import files
 from wsi_mil.config import StudyPath
-from wsi_mil.errors import StageError
 from wsi_mil.evaluation import RULES
+from wsi_mil.stages import ledger
 from wsi_mil.stages.calibrated import NAME, Calibration, Place, fit_calibration, lay_on, load_calibration
-from wsi_mil.stages.rejecting import STATE, Unknown, reject_given, reject_own, told_unknown
+from wsi_mil.stages.rejecting import STATE, Rejection, Unknown, reject_given, reject_own, told_unknown
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
 from wsi_mil.stages.trained import load, trained_models
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
 
 logger = logging.getLogger("wsi_mil")
+
+NOVELTY = "novelty.csv"
 
 TEXT = (
     *("slide", "patient", "label", "predicted", "site", "note", "status", "part", "model"),
@@ -89,9 +91,7 @@ class Calibrate(Stage):
 
     def inputs(self, item: Item, work: Work) -> Sequence[str]:
         """The tables of the predictions, the labels, and the calibration of given models."""
-        folder = work.stage("predict").folder(work)
-        if not (folder / "slides.csv").exists():
-            raise StageError(f"there is no slides.csv in {folder}: run `wsi-mil predict` first")
+        folder = ledger.require("predict", "slides", work).parent
         names = ("slides.csv", "models.csv", "patients.csv", "calibrate.csv")
         told = [files.digest_file(folder / name) for name in names if (folder / name).exists()]
         given = _given(work)
@@ -115,6 +115,7 @@ class Calibrate(Stage):
         rejected: dict[str, Any] = {}
         if calibration is None:
             files.remove(folder / STATE)
+            files.remove(folder / NOVELTY)
             logger.warning("not calibrated: %s", skipped)
             files.remove(folder / NAME)
         else:
@@ -126,6 +127,7 @@ class Calibrate(Stage):
             else:
                 found = reject_given(work, given.parent / STATE if given else None)
             slides, patients = found.on(slides, patients)
+            _write_novelty(found, folder)
             rejected = found.facts()
         if patients is None:
             files.remove(folder / "patients.csv")
@@ -155,6 +157,16 @@ class Calibrate(Stage):
         if own.empty:
             return None, "no patient is left to calibrate on: give split.calibrate a share"
         return fit_calibration(own, places, classes, self, source=source, patients=patients), ""
+
+
+def _write_novelty(found: Rejection, folder: Path) -> None:
+    """novelty.csv: what each model of the study's own says of each slide; none where nothing is rejected."""
+    rows = [(slide, model, value) for model, own in found.by_model.items() for slide, value in own.items()]
+    if rows:
+        table = pd.DataFrame(rows, columns=["slide", "model", "novelty"])
+        files.write_text(folder / NOVELTY, table.to_csv(index=False))
+    else:
+        files.remove(folder / NOVELTY)
 
 
 def _crossed(rows: pd.DataFrame, folds: pd.DataFrame, places: Sequence[Place]) -> pd.DataFrame:

@@ -25,6 +25,9 @@ NAME = "calibration.json"
 ALL = "all"
 """Key of what is fitted on the calibration patients of all folds together: for slides of no fold, and other cohorts."""
 
+BAR, EMPTY = "|", "none"
+"""Between the classes of a set; a set without any. No class may be called so where sets are wanted."""
+
 Place = tuple[int, int]
 """Repeat and fold."""
 
@@ -164,20 +167,26 @@ def _fit(cases: pd.DataFrame, classes: Sequence[str], how: Calibrate) -> Fitted:
         threshold = choose_threshold(
             how.threshold, truth == 1, made[:, 1], weights, sensitivity=how.sensitivity, cost=how.cost
         )
-    conformal, refused = None, ""
-    try:
-        conformal = fit_conformal(
-            raw,
-            truth,
-            list(patients),
-            classes=classes,
-            coverage=how.coverage,
-            class_conditional=how.class_conditional,
-        )
-    except TaskError as error:
-        refused = str(error)
+    conformal, refused = _sets(raw, truth, list(patients), classes, how)
     counts = tuple(int(patients[truth == number].nunique()) for number in range(len(classes)))
     return Fitted(calibrator, threshold, conformal, refused, len(cases), counts)
+
+
+def _sets(
+    raw: NDArray[np.float64], truth: NDArray[np.int64], patients: Sequence[str], classes: Sequence[str], how: Calibrate
+) -> tuple[Conformal | None, str]:
+    """The sets, or why there are none."""
+    unclear = [repr(name) for name in classes if name == EMPTY or BAR in name]
+    if unclear:
+        return None, (
+            f"no sets can be written with a class called {' or '.join(unclear)}: a set is its classes with {BAR} "
+            f"between them, and {EMPTY} where it is empty; name the class otherwise"
+        )
+    coverage, apart = how.coverage, how.class_conditional
+    try:
+        return fit_conformal(raw, truth, patients, classes=classes, coverage=coverage, class_conditional=apart), ""
+    except TaskError as error:
+        return None, str(error)
 
 
 def _joined(
@@ -194,5 +203,5 @@ def _joined(
     sets = [one[2] for one in told if one[2] is not None]
     if len(sets) == len(told):
         held = np.mean(sets, axis=0) >= 0.5
-        found["set"] = "|".join(name for name, one in zip(classes, held, strict=True) if one) or "none"
+        found["set"] = BAR.join(name for name, one in zip(classes, held, strict=True) if one) or EMPTY
     return found

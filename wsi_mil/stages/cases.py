@@ -53,3 +53,12 @@ def cases_of(name: str, answers: Answers, slides: pd.DataFrame, work: Work) -> C
         members = [[slide] for slide in rows["slide"]]
     cells = work.rows_of(list(rows["slide"]))
     return Cases(members, list(rows["patient"]), cells, rows[columns].to_numpy(np.float64))
+
+
+def of_patients(cases: Cases) -> Cases:
+    """Patients as cases: the mean answer over the slides of each."""
+    rows = pd.DataFrame({"patient": cases.patients}).groupby("patient", sort=False).indices
+    members = [[slide for row in own for slide in cases.slides[row]] for own in rows.values()]
+    answers = np.stack([cases.answers[own].mean(axis=0) for own in rows.values()])
+    cells = cases.cells.iloc[[own[0] for own in rows.values()]].reset_index(drop=True)
+    return Cases(members, [str(name) for name in rows], cells, answers)

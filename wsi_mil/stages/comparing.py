@@ -58,6 +58,8 @@ class Comparison:
     metric: str
     studies: list[Compared]
     notes: list[str] = field(default_factory=list)
+    question: str = ""
+    """Of a joint task, or empty."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def compare_studies(
     return Comparison(level, len(common), len(set(patients)), metric, studies, notes)
 
 
-def _read(works: Sequence[Path]) -> tuple[str, list[_Told]]:
+def places_of(works: Sequence[Path]) -> list[tuple[str, Path, Path]]:
+    """Name, work folder and folder under predict/ of every study. StageError where there are fewer than two."""
     places = []
     resolved = [work.resolve() for work in works]
     for work in works:
@@ -137,6 +140,11 @@ def _read(works: Sequence[Path]) -> tuple[str, list[_Told]]:
         places = [(f"{work}/{folder.name}", work, folder) for _, work, folder in places]
     if len(places) < 2:
         raise StageError("there is one study only: give two work folders or more, or one with several models")
+    return places
+
+
+def _read(works: Sequence[Path]) -> tuple[str, list[_Told]]:
+    places = places_of(works)
     level = "patient" if all((folder / "patients.csv").exists() for _, _, folder in places) else "slide"
     return level, [_one(name, work, folder, level) for name, work, folder in places]
 
@@ -150,7 +158,7 @@ def _one(name: str, work: Path, folder: Path, level: str) -> _Told:
         table = table[table["patient"].isin(own["patient"])]
     classes = [column.removeprefix("p_") for column in table.columns if column.startswith("p_")]
     if not set(own["label"]) <= set(classes):
-        raise StageError(f"{folder} holds no predictions of classes: compare studies of classification")
+        raise StageError(f"{folder} holds no predictions of its labels as classes: predict again")
     return _Told(name, folder, work, table.set_index(level, drop=False), classes)
 
 
@@ -169,7 +177,7 @@ def _notes(told: Sequence[_Told], common: Sequence[str], level: str) -> list[str
         for one in told
         if len(one.table) > len(common)
     ]
-    if len({_folds_digest(one) for one in told}) > 1:
+    if len({folds_digest(one.work) for one in told}) > 1:
         notes.append("the studies were dealt into different folds: differences hold the luck of the dealing too")
     return notes
 
@@ -201,8 +209,9 @@ def _keeps_sites(one: _Told) -> bool | None:
     return bool(told.get("by", "patients") != "patients")
 
 
-def _folds_digest(one: _Told) -> str:
-    path = one.work / "split" / "folds.csv"
+def folds_digest(work: Path) -> str:
+    """Of the fold table of a work folder; empty where it has none."""
+    path = work / "split" / "folds.csv"
     return files.digest_file(path) if path.exists() else ""
 
 
@@ -227,7 +236,7 @@ def _by_delong(
 
 def _by_folds(one: _Told, first: _Told, metric: str) -> Interval | None:
     """Differences fold by fold, where both were dealt alike and their models are of folds."""
-    if not _folds_digest(one) or _folds_digest(one) != _folds_digest(first):
+    if not folds_digest(one.work) or folds_digest(one.work) != folds_digest(first.work):
         return None
     left, right = _fold_scores(one, metric), _fold_scores(first, metric)
     places = sorted(set(left) & set(right))

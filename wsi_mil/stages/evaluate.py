@@ -57,6 +57,8 @@ class Evaluation:
     """AUROC of each seed alone."""
     folds: Folded = field(default_factory=dict)
     """Each metric of the slides as a mean over the folds."""
+    patient_folds: Folded = field(default_factory=dict)
+    """The same of the patients, where there are such."""
     localisation: dict[str, dict[str, Localisation]] = field(default_factory=dict)
     """By group of slides (cross-validation, new), then by score."""
 
@@ -68,8 +70,10 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
     known = slides[(slides["part"] == "cross-validation") & (slides["status"] == "predicted") & (slides["label"] != "")]
     if known.empty or work.study.predict.models is not None:
         return None
-    if work.study.model.bag_of == "patient":
-        known = known.drop_duplicates("patient")  # all slides of a patient have one answer
+    members = [[slide] for slide in known["slide"]]
+    if work.study.model.bag_of == "patient":  # all slides of a patient have one answer
+        members = list(known.groupby("patient", sort=False)["slide"].agg(list))
+        known = known.drop_duplicates("patient")
     scored = _scored(known, "slide", draws)
     patients = None
     if (folder / "patients.csv").exists():
@@ -77,9 +81,7 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
         patients = _scored(table[(table["label"] != "") & table["patient"].isin(known["patient"])], "patient", draws)
     paths, _ = bags_of(work, slides["slide"][slides["status"] == "predicted"])
     numbers = {slide: numbers_of(read_bag(path)) for slide, path in paths.items()}
-    learning = {slide: numbers[slide] for slide in scored.names}
-    labels = known.set_index("slide")["label"]
-    baselines = run_baselines(learning, labels, scored.classes, work)
+    baselines = run_baselines(members, numbers, scored.truth, work)
     intervals, differences = {}, {}
     for name, baseline in baselines.items():
         probabilities = baseline.probabilities
@@ -88,9 +90,17 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
             "auroc", scored.truth, scored.probabilities, probabilities, scored.patients, draws=draws
         )
     asked = next(iter(work.study.task.questions.values()))
-    folds = fold_means("", ANSWERS["classification"](asked, scored.classes), known, work)
-    localisation = {} if truth is None else localise_maps(work, slides, numbers, baselines, truth)
-    return Evaluation(scored, patients, intervals, differences, _seeds(folder, known, scored), folds, localisation)
+    answers = ANSWERS["classification"](asked, scored.classes)
+    return Evaluation(
+        scored,
+        patients,
+        intervals,
+        differences,
+        _seeds(folder, known, scored),
+        fold_means("", answers, known, work, draws=draws),
+        fold_means("", answers, known, work, draws=draws, patients=True) if patients else {},
+        {} if truth is None else localise_maps(work, slides, numbers, baselines, truth),
+    )
 
 
 def read_slides(work: Work) -> pd.DataFrame:

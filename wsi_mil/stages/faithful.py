@@ -111,8 +111,8 @@ def _baselines(work: Work, slides: pd.DataFrame) -> tuple[dict[str, Baseline], d
         return {}, numbers
     known = slides[(slides["part"] == "cross-validation") & (slides["label"] != "")]
     classes = [name.removeprefix("p_") for name in slides.columns if name.startswith("p_")]
-    learning = {slide: numbers[slide] for slide in known["slide"]}
-    return run_baselines(learning, known.set_index("slide")["label"], classes, work), numbers
+    truth = np.array([classes.index(label) for label in known["label"]], dtype=np.int64)
+    return run_baselines([[slide] for slide in known["slide"]], numbers, truth, work), numbers
 
 
 def _case(

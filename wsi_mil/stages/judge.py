@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from wsi_mil.bags import read_bag
 from wsi_mil.errors import TaskError
-from wsi_mil.evaluation import LOWER_IS_BETTER, Fold, Interval, Localisation, Statistic, bootstrap_statistic
+from wsi_mil.evaluation import Interval, Localisation, Statistic, bootstrap_statistic
 from wsi_mil.report import Figure, Headline, Part, TableView, interval_figure, interval_text
 from wsi_mil.stages.answers import ANSWERS, Answers
-from wsi_mil.stages.baselines import BASELINES, SlideNumbers, numbers_of
+from wsi_mil.stages.apart import Groups, by_group, by_seed
+from wsi_mil.stages.baselines import BASELINES, SlideNumbers, case_numbers, fold_rows, numbers_of
 from wsi_mil.stages.cases import Cases, cases_of, names_of
 from wsi_mil.stages.evaluate import localise_maps, read_predicted, read_slides
 from wsi_mil.stages.features import bags_of
 from wsi_mil.stages.folded import HEADER, TOLD, Folded, fold_means
-from wsi_mil.stages.pages import METRIC_NAMES
-from wsi_mil.stages.train import read_folds
+from wsi_mil.stages.pages import METRIC_NAMES, name_of
+from wsi_mil.stages.record_baselines import record_answers
 from wsi_mil.stages.truth import Truth
 
 if TYPE_CHECKING:
@@ -40,19 +41,28 @@ class Judged:
     of: str
     """What a case is: slides or patients."""
     measures: Mapping[str, Interval]
-    folds: Folded
-    """The same as means over the folds."""
     by_patient: Mapping[str, Interval]
     """The same of the mean predictions of each patient; empty where the cases are patients, or have no patients."""
     baselines: Mapping[str, Interval]
     differences: Mapping[str, Interval]
     figures: Sequence[str]
+    folds: Folded = field(default_factory=dict)
+    """The measures as means over the folds."""
+    patient_folds: Folded = field(default_factory=dict)
+    """The same of patients, as in `by_patient`."""
+    seeds: Mapping[str, float] = field(default_factory=dict)
+    """The leading measure of each seed alone."""
+    groups: Groups = field(default_factory=dict)
+    """The measures of each site, and of each value of other columns."""
 
 
 def judge(
-    work: Work, *, draws: int, truth: Truth | None
+    work: Work, *, draws: int, truth: Truth | None, columns: Sequence[str] = ()
 ) -> tuple[list[Judged], Mapping[str, Mapping[str, Localisation]]]:
-    """Judge the cross-validated predictions of every question, and the maps; empty where nothing is labelled."""
+    """Judge the cross-validated predictions of every question, and the maps; empty where nothing is labelled.
+
+    `columns` of the cohort are judged apart, besides the site.
+    """
     slides = read_slides(work)
     predicted = slides[slides["status"] == "predicted"]
     paths, _ = bags_of(work, predicted["slide"])
@@ -66,8 +76,12 @@ def judge(
         answers = ANSWERS[asked.kind](asked, names_of(name, work))
         cases = cases_of(name, answers, own, work)
         if cases is not None:
-            folds = fold_means(name, answers, own, work)
-            judged.append(_judge(name, answers, cases, folds, numbers, work, draws=draws))
+            told = _judge(name, answers, cases, numbers, work, draws=draws)
+            folds = fold_means(name, answers, own, work, draws=draws)
+            both = fold_means(name, answers, own, work, draws=draws, patients=True) if told.by_patient else {}
+            groups = by_group(answers, cases, work, columns=columns, draws=draws)
+            seeds = by_seed(name, answers, own, work)
+            judged.append(replace(told, folds=folds, patient_folds=both, seeds=seeds, groups=groups))
     return judged, found
 
 
@@ -95,15 +109,16 @@ def pages(judged: Sequence[Judged]) -> list[Part]:
         title = f": {one.name}" if one.name else ""
         rows = [
             [
-                _named(name),
+                name_of(name),
                 _text(interval),
                 *([_text(one.by_patient[name])] if one.by_patient else []),
                 *([one.folds[name].text] if one.folds else []),
+                *([one.patient_folds[name].text] if one.patient_folds else []),
             ]
             for name, interval in one.measures.items()
         ]
         headers = ["measure", f"{one.cases} {one.of}", *(["patients, mean of their slides"] if one.by_patient else [])]
-        headers += [HEADER] if one.folds else []
+        headers += ([HEADER] if one.folds else []) + ([f"patients, {HEADER}"] if one.patient_folds else [])
         text = (
             "Each case is predicted by models that saw neither it nor another slide of its patient. Intervals are 95 % "
             "percentile intervals over resampled patients; they are conditional on the trained models."
@@ -138,10 +153,15 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
             "cases": one.cases,
             "measures": {name: _plain(interval) for name, interval in one.measures.items()},
             "fold_means": {name: told.plain for name, told in one.folds.items()},
+            "fold_means_patients": {name: told.plain for name, told in one.patient_folds.items()},
             "patients": {name: _plain(interval) for name, interval in one.by_patient.items()},
             "leading": one.answers.leading,
             "baselines": {name: _plain(interval) for name, interval in one.baselines.items()},
             "less_baseline": {name: _plain(interval) for name, interval in one.differences.items()},
+            "seeds": dict(one.seeds),
+            "groups": {
+                column: {value: told.plain for value, told in own.items()} for column, own in one.groups.items()
+            },
         }
         for one in judged
     }
@@ -151,7 +171,6 @@ def _judge(
     name: str,
     answers: Answers,
     cases: Cases,
-    folds: Folded,
     numbers: dict[str, SlideNumbers],
     work: Work,
     *,
@@ -172,7 +191,6 @@ def _judge(
         len(cases.patients),
         "patients" if work.study.model.bag_of == "patient" else "slides",
         intervals,
-        folds,
         _by_patient(name, answers, cases, work, draws=draws),
         own,
         differences,
@@ -202,27 +220,17 @@ def _run_baselines(
     answers: Answers, truth: NDArray[np.float64], cases: Cases, numbers: dict[str, SlideNumbers], work: Work
 ) -> dict[str, NDArray[np.float64]]:
     """Out-of-fold answers of every baseline for the cases; one that the folds are too small for is left out."""
-    place = {slide: row for row, slides in enumerate(cases.slides) for slide in slides}
-    folds = []
-    for _, rows in read_folds(work).groupby(["repeat", "fold"], sort=True):
-        by_role = {}
-        for role in ("fit", "select", "test"):
-            own = [place[slide] for slide in rows["slide"][rows["role"] == role] if slide in place]
-            by_role[role] = np.array(list(dict.fromkeys(own)), dtype=np.int64)
-        folds.append(Fold(**by_role))
-    found = {}
+    folds, found = fold_rows(cases.slides, work), {}
     for name in BASELINES:
-        read = [[numbers[slide].by_baseline.get(name) for slide in slides] for slides in cases.slides]
-        if any(one is None for own in read for one in own):
+        features = case_numbers(name, cases.slides, numbers)
+        if features is None:
             continue
-        features = np.stack([np.mean([one for one in own if one is not None], axis=0) for own in read])
         try:
-            told = answers.baseline(features, truth, folds)
+            found[name] = answers.baseline(features, truth, folds)
         except TaskError:
             continue
-        if np.isfinite(told).any(axis=1).all():
-            found[name] = told
-    return found
+    found |= record_answers(cases.cells, folds, lambda read, fold: answers.baseline(read, truth, [fold]), work)
+    return {name: found[name] for name in BASELINES if name in found and np.isfinite(found[name]).any(axis=1).all()}
 
 
 def _baselines(one: Judged, title: str) -> Part:
@@ -242,15 +250,6 @@ def _baselines(one: Judged, title: str) -> Part:
     )
     headers = ["baseline", METRIC_NAMES[leading], "model less baseline, paired", "what it reads"]
     return Part(f"Baselines{title}", text, figures=[Figure(chart)], tables=[TableView(headers, rows)])
-
-
-def _named(measure: str) -> str:
-    better = " (lower is better)" if measure in LOWER_IS_BETTER else ""
-    if measure.startswith("auc_at_"):
-        return f"AUC at {measure.removeprefix('auc_at_')}"
-    if measure.startswith("auroc "):
-        return f"AUROC, {measure.removeprefix('auroc ')}"
-    return METRIC_NAMES[measure] + better
 
 
 def _text(interval: Interval) -> str:

@@ -22,7 +22,7 @@ from wsi_mil.evaluation import (
     patients_covered,
 )
 from wsi_mil.stages.calibrate import read_predicted
-from wsi_mil.stages.calibrated import NAME, Calibration, load_calibration
+from wsi_mil.stages.calibrated import BAR, NAME, Calibration, load_calibration
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
@@ -195,7 +195,7 @@ def _coverage(
     used = [one.conformal for one in calibration.levels[level].values() if one.conformal is not None]
     if not used or (table["set"] == "").any():
         return {}
-    sets = np.array([[name in told.split("|") for name in calibration.classes] for told in table["set"]])
+    sets = np.array([[name in told.split(BAR) for name in calibration.classes] for told in table["set"]])
     # The band is that of the smallest calibration set: with several folds it is wider than need be.
     counts, promised = np.min([one.patients for one in used], axis=0), used[0].coverage
     # What the promise is of: a patient, or a patient's cases of a class where the classes are promised apart.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsi_mil.evaluation import FEW_FOR_ECE, Interval, decision_curve, reliability, seed_spread
@@ -18,11 +18,14 @@ from wsi_mil.report import (
     reliability_figure,
 )
 from wsi_mil.stages import ledger
-from wsi_mil.stages.folded import TOLD
+from wsi_mil.stages.apart import group_parts
+from wsi_mil.stages.folded import TOLD, FoldMean
 from wsi_mil.stages.judgement import Group, Judgement, worst
+from wsi_mil.stages.pages import name_of
 
 if TYPE_CHECKING:
     from wsi_mil.stages.evaluate import Evaluation
+    from wsi_mil.stages.judge import Judged
     from wsi_mil.stages.work import Work
 
 NAMES = {
@@ -44,7 +47,10 @@ CLUSTERED = "95 % percentile intervals over resampled patients, conditional on t
 def parts_of(told: Judgement | None, evaluated: Evaluation | None, work: Work) -> list[Part]:
     """All parts, or one that says why there are none."""
     found = [audit(work)] if work.study.predict.models is None else []
-    last = [uncertainty(evaluated)] if evaluated else []
+    last = []
+    if evaluated:
+        pooled, folds = evaluated.slides.metrics["auroc"], evaluated.folds.get("auroc")
+        last = [uncertainty(pooled, folds, evaluated.seeds, measure="AUROC", of="slides")]
     if told is None:
         record = ledger.read_record(work.stage("calibrate"), "slides", work)
         why = record["facts"].get("skipped") if record and record["facts"] else "run `wsi-mil calibrate`"
@@ -56,6 +62,24 @@ def parts_of(told: Judgement | None, evaluated: Evaluation | None, work: Work) -
     found += [calibration(told), sets(told)]
     found += [subgroups(column, groups, told) for column, groups in told.groups.items()]
     return [*found, *last]
+
+
+def parts_of_questions(judged: Sequence[Judged], work: Work) -> list[Part]:
+    """The same for questions that are no classification, as far as it applies to them."""
+    found = [audit(work)] if work.study.predict.models is None else []
+    text = (
+        f"Calibrators, thresholds, decision curves, conformal sets and rejection are of one class a slide and do not "
+        f"apply: this study asks a question of kind {work.study.task.kind}. How well its numbers agree with the truth "
+        "stands under Performance."
+    )
+    found.append(Part("Calibration", text))
+    for one in judged:
+        title, leading = f": {one.name}" if one.name else "", one.answers.leading
+        told = uncertainty(
+            one.measures[leading], one.folds.get(leading), one.seeds, measure=name_of(leading), of=one.of, title=title
+        )
+        found += [told, *group_parts(one.groups, one.answers, title)]
+    return found
 
 
 def audit(work: Work) -> Part:
@@ -73,8 +97,9 @@ def audit(work: Work) -> Part:
     text = (
         "Before a fold is trained, nothing of its test role may be among what it learns from: no patient, no file "
         "under two names, no bag with the same or nearly the same tiles, no slide that the encoder is known to "
-        "have been pretrained on. A finding stops the training; before prediction, what each checkpoint was fitted on "
-        "(weights, scaler, clinical record) is compared with whom it tests. A block cut and scanned anew is not found."
+        "have been pretrained on. A finding stops the training. Before prediction the same is looked for again, "
+        "and what each checkpoint was fitted on (weights, scaler, clinical record) is compared with whom it tests. A "
+        "block cut and scanned anew is not found."
     )
     return Part("Leakage audit", text, tables=[TableView(["fold", "bags", "found"], rows)] if rows else [])
 
@@ -156,22 +181,27 @@ def subgroups(column: str, groups: Mapping[str, Group], told: Judgement) -> Part
     return Part(f"By {column}", text, figures=figures, tables=[TableView(headers, rows)])
 
 
-def uncertainty(evaluated: Evaluation) -> Part:
+def uncertainty(
+    pooled: Interval, folds: FoldMean | None, seeds: Mapping[str, float], *, measure: str, of: str, title: str = ""
+) -> Part:
     """What chooses the figures besides the model: patients, folds, seeds."""
-    pooled, folds, seeds = evaluated.slides.metrics["auroc"], evaluated.folds.get("auroc"), evaluated.seeds
-    rows = [["AUROC, all folds' slides together", _text(pooled), "patients, resampled"]]
+    rows = [[f"{measure}, all folds' {of} together", _text(pooled), "patients, resampled"]]
     if folds is not None:
         known = [value for value in folds.values if value == value]
-        rows.append(["AUROC, mean over folds", folds.text, f"folds, from {min(known):.3f} to {max(known):.3f}"])
-    text = f"Of the slides together the intervals are {CLUSTERED} {TOLD}"
+        reach = f"folds, from {min(known):.3f} to {max(known):.3f}" if known else "folds"
+        rows.append([f"{measure}, mean over folds", folds.text, reach])
+    text = f"Of the {of} together the intervals are {CLUSTERED} {TOLD}"
     spread = seed_spread(seeds, pooled)
     if spread is not None:
         values = list(seeds.values())
         mean, reach = sum(values) / len(values), f"seeds, from {min(values):.3f} to {max(values):.3f}"
         told = f"{mean:.3f}, standard deviation {spread.seeds:.3f} ({spread.patients:.3f} of patients)"
-        rows.append([f"AUROC, single seeds ({len(values)})", told, reach])
+        rows.append([f"{measure}, single seeds ({len(values)})", told, reach])
         text += " Between seeds varies the luck of training, which no interval over patients holds."
-    return Part("Uncertainty of the figures", text, tables=[TableView(["figure", "value", "what varies"], rows)])
+    else:
+        text += " One seed was trained: how far training runs differ is not known (`train.seeds`)."
+    tables = [TableView(["figure", "value", "what varies"], rows)]
+    return Part(f"Uncertainty of the figures{title}", text, tables=tables)
 
 
 def figures_of(told: Judgement) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 Each class in turn is kept from training, selection and calibration: its slides are new ones without a class, judged by
 the models of all folds. Nothing is chosen by looking at them, so that no kind of unknown is both tuned and tested on.
+
+Known and unknown slides are told apart fold by fold, under the same models: the tested slides of a fold against all
+unknown ones. A mean over all folds' models varies less than one fold's, so that the two could not be set side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +18,11 @@ import pandas as pd
 
 from wsi_mil import files
 from wsi_mil.errors import StageError
-from wsi_mil.evaluation import OpenSet, open_f1, open_set
+from wsi_mil.evaluation import open_f1, open_set
 from wsi_mil.layout import folder_name
-from wsi_mil.stages.calibrate import read_predicted
+from wsi_mil.stages.calibrate import NOVELTY, read_predicted
 from wsi_mil.stages.study import load_study
+from wsi_mil.stages.trained import trained_models
 from wsi_mil.stages.work import Work
 
 if TYPE_CHECKING:
@@ -81,7 +85,11 @@ def _linked(work: Work, folder: Path, study: Study) -> Work:
 
 
 def score_without(name: str, work: Work) -> dict[str, Any]:
-    """Measures of the class left out against the tested slides of the others, once all stages have run."""
+    """Measures of the class left out against the tested slides of the others, once all stages have run.
+
+    AUROC, average precisions, FPR at 95 % TPR and OSCR are means over the folds. What is rejected is what all models
+    that may speak of a slide decide together: of a tested slide those of its fold, of an unknown one all.
+    """
     table = read_predicted(work.stage("calibrate").folder(work) / "slides.csv")
     if "novelty" not in table:
         raise StageError(f"without {name!r} no limit could be set: see the record of calibrate in {work.root}")
@@ -89,7 +97,7 @@ def score_without(name: str, work: Work) -> dict[str, Any]:
     known = judged[judged["part"] == "cross-validation"]
     unknown = judged[(judged["part"] == "new") & (judged["label"] == name)]
     right = (known["decision"] == known["label"]).to_numpy()
-    told = open_set(known["novelty"].to_numpy(np.float64), right, unknown["novelty"].to_numpy(np.float64))
+    told = _mean_over_folds(known, unknown, _by_fold(work))
     called = pd.concat([known, unknown])
     said = [
         UNKNOWN if out == "yes" else str(one) for out, one in zip(called["rejected"], called["decision"], strict=True)
@@ -98,13 +106,41 @@ def score_without(name: str, work: Work) -> dict[str, Any]:
     kept = known["rejected"] == "no"
     return {
         "left_out": name,
-        **_plain(told),
+        **told,
         "rejected_known": float((~kept).mean()),
         "rejected_unknown": float((unknown["rejected"] == "yes").mean()),
         "accuracy": float(right.mean()),
         "accuracy_answered": float(right[kept.to_numpy()].mean()) if kept.any() else float("nan"),
         "macro_f1": open_f1(truth, said),
     }
+
+
+def _by_fold(work: Work) -> dict[tuple[int, int], pd.Series]:
+    """Novelty by slide of each fold's models, mean over seeds, by repeat and fold."""
+    path = work.stage("calibrate").folder(work) / NOVELTY
+    if not path.exists():
+        raise StageError(f"{path} is missing: run `wsi-mil calibrate` there again")
+    rows = pd.read_csv(path, dtype={"slide": str, "model": str})
+    places = {one.name: (one.repeat or 0, one.fold or 0) for one in trained_models(work)}
+    found = {}
+    for place in dict.fromkeys(places.values()):
+        own = rows[rows["model"].map(places) == place]
+        found[place] = own.groupby("slide")["novelty"].mean()
+    return found
+
+
+def _mean_over_folds(
+    known: pd.DataFrame, unknown: pd.DataFrame, novelty: Mapping[tuple[int, int], pd.Series]
+) -> dict[str, float]:
+    """The measures of each fold's models, averaged; `known` and `unknown` count slides of all folds together."""
+    right, told = known.set_index("slide")["decision"] == known.set_index("slide")["label"], []
+    for values in novelty.values():
+        own = values.reindex(right.index).dropna()
+        other = values.reindex(unknown["slide"]).dropna()
+        if len(own):
+            told.append(vars(open_set(own.to_numpy(), right[own.index].to_numpy(), other.to_numpy())))
+    means = {name: float(np.mean([one[name] for one in told])) for name in told[0]}
+    return {**means, "known": len(known), "unknown": len(unknown)}
 
 
 def write_scores(rows: Sequence[dict[str, Any]], work: Work) -> pd.DataFrame:
@@ -114,7 +150,3 @@ def write_scores(rows: Sequence[dict[str, Any]], work: Work) -> pd.DataFrame:
     table = pd.concat([table, pd.DataFrame([{"left_out": "mean", **mean}])], ignore_index=True)
     files.write_text(work.root / FOLDER / TABLE, table.to_csv(index=False))
     return table
-
-
-def _plain(told: OpenSet) -> dict[str, float]:
-    return dict(vars(told))

@@ -82,18 +82,24 @@ def write_record(stage: Stage, outcome: Outcome, work: Work, *, inputs: str, out
 def require(name: str, item: str, work: Work) -> Path:
     """The output of an earlier stage for an item.
 
-    Raises EmptyItem where that stage found nothing, StageError where it failed or was not run.
+    Raises EmptyItem where that stage found nothing, StageError where it failed or was not run. What an earlier run left
+    is not the output of one that failed, unless a person has edited it since.
     """
     stage = work.stage(name)
     path = stage.output(Item(item), work)
+    told = read_record(stage, item, work)
+    if told and told["outcome"] == "failed" and not edited(stage, path, told):
+        raise StageError(f"{name}: {told['why']}")
     if path.exists():
         return path
-    told = read_record(stage, item, work)
     if told and told["outcome"] == "empty":
         raise EmptyItem(told["why"])
-    if told and told["outcome"] == "failed":
-        raise StageError(f"{name}: {told['why']}")
     raise StageError(f"{item!r} has no {name}/ output yet: run `wsi-mil {name}` first")
+
+
+def edited(stage: Stage, output: Path, told: dict[str, Any] | None) -> bool:
+    """Whether a person has made or changed an output since its record `told` was written."""
+    return stage.editable and output.exists() and (told is None or told["output"] != files.digest_file(output))
 
 
 def versions() -> dict[str, str]:

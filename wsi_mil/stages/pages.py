@@ -54,6 +54,17 @@ METRIC_NAMES = {
     "integrated_brier": "integrated Brier score",
 }
 
+
+def name_of(measure: str) -> str:
+    """As a person reads it, and which way is better where lower is."""
+    better = " (lower is better)" if measure in LOWER_IS_BETTER else ""
+    if measure.startswith("auc_at_"):
+        return f"AUC at {measure.removeprefix('auc_at_')}"
+    if measure.startswith("auroc "):
+        return f"AUROC, {measure.removeprefix('auroc ')}"
+    return METRIC_NAMES.get(measure, measure) + better
+
+
 CURVE_DRAWS = 400
 """Resamples behind the band of a curve; a band needs fewer than an interval that is read as a number."""
 
@@ -78,10 +89,11 @@ def performance(told: Evaluation) -> Part:
         better = " (lower is better)" if name in LOWER_IS_BETTER else ""
         row = [METRIC_NAMES.get(name, name) + better, _text(interval)]
         row += [_text(told.patients.metrics[name])] if told.patients else []
-        rows.append(row + ([told.folds[name].text] if told.folds else []))
+        row += [told.folds[name].text] if told.folds else []
+        rows.append(row + ([told.patient_folds[name].text] if told.patient_folds else []))
     headers = ["metric", f"{len(told.slides.names)} slides"]
     headers += [f"{len(told.patients.names)} patients"] if told.patients else []
-    headers += [HEADER] if told.folds else []
+    headers += ([HEADER] if told.folds else []) + ([f"patients, {HEADER}"] if told.patient_folds else [])
     text = (
         "Each slide is predicted by models that saw neither it nor another slide of its patient. Intervals are 95 % "
         "percentile intervals over resampled patients; they are conditional on the trained models. Classes are called "

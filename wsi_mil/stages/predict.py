@@ -15,8 +15,9 @@ from wsi_mil.bags import Bag
 from wsi_mil.config import StudyPath
 from wsi_mil.errors import EmptyItem, ModelError, StageError
 from wsi_mil.stages import question
-from wsi_mil.stages.audit import audit_models, tcga_warning
+from wsi_mil.stages.audit import tcga_warning
 from wsi_mil.stages.features import bags_of, digests_of
+from wsi_mil.stages.learnt import audit_own, overlap_warning
 from wsi_mil.stages.members import (
     calibrating_rows,
     hear_members,
@@ -86,7 +87,7 @@ class Predict(Stage):
             return self._inputs_of_members(work)
         models = trained_models(work)
         paths, lacking = bags_of(work, work.cohort.slides)
-        folds = [] if self.models is not None else [files.digest(read_folds(work).to_csv(index=False))]
+        folds = [] if self.models is not None else [files.digest(read_folds(work).to_csv(index=False)), *_saw(work)]
         table = work.cohort.frame.drop(columns=["path", "mpp"]).to_csv(index=False)
         digests = digests_of(paths.values(), work.study.model.beside)
         return [*hashes(models), *paths, *digests, *lacking, *folds, files.digest(table)]
@@ -95,6 +96,7 @@ class Predict(Stage):
         if self.models is not None:
             raise StageError("predict.models and predict.members exclude each other: leave one out")
         told = [files.digest(read_folds(work).to_csv(index=False)), files.digest(work.labelled().to_csv(index=False))]
+        told += _saw(work)
         for label, one in member_works(work).items():
             paths, lacking = bags_of(one, work.cohort.slides)
             digests = digests_of(paths.values(), one.study.model.beside)
@@ -106,6 +108,8 @@ class Predict(Stage):
         rows: list[dict[str, Any]] = []
         told: dict[str, tuple[str, str]] = {}
         slides = work.cohort.slides
+        for one in self._own(work):
+            audit_own(one)
         if self.members:
             members, heard = member_models(work), hear_members(work)
             weights = weigh_members(work, heard)
@@ -113,7 +117,6 @@ class Predict(Stage):
             models = trained_models(work)
             require_one_question(models, work)
             by_slide = speakers(models, work)
-            audit_models(models, by_slide, work)
         for number, slide in enumerate(slides):
             tick(number, len(slides))
             if self.members:
@@ -134,7 +137,7 @@ class Predict(Stage):
             files.remove(folder / "patients.csv")
         draft.write_text(slides_table.to_csv(index=False), encoding="utf-8")
         counts = slides_table["status"].value_counts()
-        warning = self._seen_in_pretraining(slides_table, work)
+        warning = " ".join(filter(None, [self._seen_in_pretraining(slides_table, work), self._learnt(work)]))
         if warning:
             logger.warning("%s", warning)
         return {
@@ -160,6 +163,15 @@ class Predict(Stage):
         """A warning where slides of TCGA are read through an encoder that was pretrained on TCGA."""
         found = bags_of(work, table["slide"][table["status"] == "predicted"])[0]
         return " ".join(tcga_warning(list(found.items())))
+
+    def _own(self, work: Work) -> Sequence[Work]:
+        """The study as its own models were trained in it; none where models are given."""
+        if self.members:
+            return list(member_works(work).values())
+        return [work] if self.models is None else []
+
+    def _learnt(self, work: Work) -> str:
+        return "" if self.models is None else overlap_warning(work)
 
     def _predict_members(
         self, slide: str, members: Any, weights: Any, work: Work, rows: list[dict[str, Any]]
@@ -241,6 +253,12 @@ class Predict(Stage):
         table.insert(2, "slides", [int((known["patient"] == patient).sum()) for patient in means])
         table["predicted"] = speaking_task(work).called(table[answers].to_numpy(np.float64))
         return table
+
+
+def _saw(work: Work) -> list[str]:
+    """Digest of the list of what the encoder saw, which the audit before prediction reads."""
+    listed = work.study.train.encoder_saw
+    return [files.digest_file(listed)] if listed else []
 
 
 def _said_in_role(role: str, work: Work, tick: Tick) -> list[dict[str, Any]]:

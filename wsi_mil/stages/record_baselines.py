@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,36 +20,81 @@ if TYPE_CHECKING:
 
 SITE, RECORD = "site alone", "clinical record alone"
 
+Numbers = NDArray[np.float64]
+
+Answer = Callable[[Numbers, Fold], Numbers]
+"""Answers of all cases from some numbers a case, by a model of one fold; those of its test role are read."""
+
+Read = Callable[["pd.DataFrame", Sequence[Fold], "Work"], "list[Numbers] | None"]
+"""The numbers of the cases as each fold reads them; None where the cohort has none."""
+
 
 def record_baselines(
     slides: Sequence[str], truth: NDArray[np.int64], folds: Sequence[Fold], work: Work
 ) -> dict[str, Baseline]:
-    """Baselines for which the cohort has something: two sites or more, factors in `cohort.clinical`."""
-    rows = work.rows_of(slides)
-    found: dict[str, Baseline] = {}
-    sites = sorted(set(rows["site"]) - {""})
-    try:
-        if len(sites) > 1:
-            flags = np.array([[site == one for one in sites] for site in rows["site"]], dtype=np.float64)
-            found[SITE] = out_of_fold_logistic(flags, truth, folds)
-        if work.study.cohort.clinical:
-            found[RECORD] = _of_record(rows, truth, folds, work)
-    except (TaskError, CohortError):
-        pass  # folds too small for a baseline, as with the others
+    """Baselines of classes for which the cohort has something: two sites or more, factors in `cohort.clinical`.
+
+    `slides` has one slide of each case.
+    """
+    found = {}
+    for name, read in READ.items():
+        models: list[LinearModel] = []
+        probabilities = _out_of_fold(read, folds, partial(_logistic, truth, models), work.rows_of(slides), work)
+        if probabilities is not None:
+            found[name] = Baseline(probabilities, tuple(models))
     return found
 
 
-def _of_record(rows: pd.DataFrame, truth: NDArray[np.int64], folds: Sequence[Fold], work: Work) -> Baseline:
-    """Logistic regression on the encoded record; the encoder is fitted on each fold's own fit role."""
-    total, times = np.zeros((len(rows), int(truth.max()) + 1)), np.zeros((len(rows), 1))
-    models: list[LinearModel] = []
-    for fold in folds:
-        encoder = ClinicalEncoder.of(work.study.cohort.clinical).fit(rows.iloc[fold.fit])
-        record = encoder.encode(rows)
-        numbers = np.concatenate([np.where(record.missing, 0, record.values), record.missing], axis=1)
-        one = out_of_fold_logistic(numbers.astype(np.float64), truth, [fold])
-        total[fold.test] += one.probabilities[fold.test]
+def record_answers(rows: pd.DataFrame, folds: Sequence[Fold], answer: Answer, work: Work) -> dict[str, Numbers]:
+    """The same for any question: by baseline the mean answer of the folds that test a case, NaN where none does.
+
+    `rows` has the row of the cohort table of each case.
+    """
+    told = {name: _out_of_fold(read, folds, answer, rows, work) for name, read in READ.items()}
+    return {name: one for name, one in told.items() if one is not None}
+
+
+def _out_of_fold(read: Read, folds: Sequence[Fold], answer: Answer, rows: pd.DataFrame, work: Work) -> Numbers | None:
+    """None where the cohort has nothing to read, or the folds are too small for a baseline."""
+    try:
+        told = read(rows, folds, work)
+        said = [] if told is None else [answer(numbers, fold) for numbers, fold in zip(told, folds, strict=True)]
+    except (TaskError, CohortError):
+        return None
+    if not said:
+        return None
+    total, times = np.zeros_like(said[0]), np.zeros((len(rows), 1))
+    for one, fold in zip(said, folds, strict=True):
+        total[fold.test] += one[fold.test]
         times[fold.test] += 1
-        models += one.models
-    probabilities = np.divide(total, times, out=np.full_like(total, np.nan), where=times > 0)
-    return Baseline(probabilities, tuple(models))
+    return np.divide(total, times, out=np.full_like(total, np.nan), where=times > 0)
+
+
+def _logistic(truth: NDArray[np.int64], models: list[LinearModel], numbers: Numbers, fold: Fold) -> Numbers:
+    one = out_of_fold_logistic(numbers, truth, [fold])
+    models.extend(one.models)
+    return one.probabilities
+
+
+def _sites(rows: pd.DataFrame, folds: Sequence[Fold], work: Work) -> list[Numbers] | None:
+    """A flag for each site; None where there is one only."""
+    sites = sorted(set(rows["site"]) - {""})
+    if len(sites) < 2:
+        return None
+    flags = np.array([[site == one for one in sites] for site in rows["site"]], dtype=np.float64)
+    return [flags] * len(folds)
+
+
+def _record(rows: pd.DataFrame, folds: Sequence[Fold], work: Work) -> list[Numbers] | None:
+    """The encoded record with what is missing; the encoder is fitted on each fold's own fit role."""
+    if not work.study.cohort.clinical:
+        return None
+    found = []
+    for fold in folds:
+        record = ClinicalEncoder.of(work.study.cohort.clinical).fit(rows.iloc[fold.fit]).encode(rows)
+        numbers = np.concatenate([np.where(record.missing, 0, record.values), record.missing], axis=1)
+        found.append(numbers.astype(np.float64))
+    return found
+
+
+READ: dict[str, Read] = {SITE: _sites, RECORD: _record}

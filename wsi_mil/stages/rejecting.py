@@ -12,13 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_mil import files, training
-from wsi_mil.bags import read_bag
 from wsi_mil.errors import EmptyItem, ModelError, StageError
 from wsi_mil.evaluation import limit_interval, limit_of
-from wsi_mil.stages.features import bags_of, digests_of, header_of, usable
+from wsi_mil.stages.features import bags_of, digests_of
+from wsi_mil.stages.rejection_fit import fitted, negative_files, role_of, said_by
 from wsi_mil.stages.stage import Tick
 from wsi_mil.stages.train import read_folds
-from wsi_mil.stages.trained import TrainedModel, answer, hashes, load, read_checked_bag, speakers, trained_models
+from wsi_mil.stages.trained import TrainedModel, hashes, load, speakers, trained_models
 
 if TYPE_CHECKING:
     from wsi_mil.stages.calibrate import Calibrate
@@ -72,6 +72,8 @@ class Rejection:
     source: str = ""
     why: str = ""
     """Why there is none, where one was asked for."""
+    by_model: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The same of each model of the study's own, by its name."""
 
     def on(self, slides: pd.DataFrame, patients: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """The tables with `novelty` and `rejected`; of a patient the mean over the slides."""
@@ -103,7 +105,7 @@ def told_unknown(work: Work, how: Calibrate, given: Path | None) -> list[str]:
         return [files.digest_file(path) for path in sorted(state.iterdir())] + _bags_told(work)
     if how.reject == "none" or work.study.predict.members or work.study.task.kind != "classification":
         return []
-    negatives = [] if how.negatives is None else digests_of(_negative_files(how.negatives))
+    negatives = [] if how.negatives is None else digests_of(negative_files(how.negatives, work))
     return [*hashes(trained_models(work)), *_bags_told(work), *negatives]
 
 
@@ -124,10 +126,10 @@ def reject_own(work: Work, how: Calibrate, folder: Path, tick: Tick) -> Rejectio
     source = "limits from the calibrate role" if (read_folds(work)["role"] == "calibrate").any() else "cross-fitted"
     for number, model in enumerate(models):
         tick(number, len(models))
-        score = _fitted(model, how, work)
+        score = fitted(model, how, work)
         slides = [slide for slide, able in by_slide.items() if model in able]
         parts = _parts(model, score, slides, work, tiles=kind.tiles)
-        own = _parts(model, score, _role(model, "calibrate", work), work, tiles=kind.tiles)
+        own = _parts(model, score, role_of(model, "calibrate", work), work, tiles=kind.tiles)
         told[model.name] = (model, score, parts, own)
     if source == "cross-fitted":
         told = {name: (one[0], one[1], one[2], _crossed(one[0], told, work)) for name, one in told.items()}
@@ -150,7 +152,7 @@ def reject_own(work: Work, how: Calibrate, folder: Path, tick: Tick) -> Rejectio
         record["models"][name] = {**stored, **vars(limits[name])}
     files.write_json(folder / LIMITS, record)
     each = {name: {slide: limits[name].beyond(parts) for slide, parts in one[2].items()} for name, one in told.items()}
-    return Rejection(_means(each.values()), how.reject, source)
+    return Rejection(_means(each.values()), how.reject, source, by_model=each)
 
 
 def reject_given(work: Work, folder: Path | None) -> Rejection:
@@ -172,28 +174,6 @@ def reject_given(work: Work, folder: Path | None) -> Rejection:
     return Rejection(_means(found), record["score"], record["source"])
 
 
-def _fitted(model: TrainedModel, how: Calibrate, work: Work) -> training.Novelty:
-    """The score of one model, from the slides of its fit role alone."""
-    checkpoint = load(model, work)
-    kind, slides = training.KINDS[how.reject], checkpoint.training.scaled_on
-    bags, truth = [], []
-    labels = work.cohort.frame.set_index("slide")[work.study.task.label]
-    classes = list(checkpoint.task.names)
-    for number, slide in enumerate(slides if kind.fitted else slides[:1]):
-        said = _said(model, slide, work, tiles=kind.tiles)
-        kept = training.sampled_tiles(said.tiles, len(slides), number)
-        bags.append(training.Said(said.logits, said.embedding, kept))
-        truth.append(classes.index(labels[slide]))
-    negatives = []
-    if kind.negatives and how.negatives is not None:
-        for path in _negative_files(how.negatives):
-            training.require_contract(checkpoint, header_of(path).encoder, where=f"calibrate.negatives, {path.name}")
-            tiles = _standardised(model, usable(read_bag(path))[0], work)
-            negatives.append(training.sampled_tiles(tiles, len(slides), 0))
-    seed = checkpoint.training.seed
-    return training.fit_novelty(how.reject, bags, np.array(truth, np.int64), seed=seed, negatives=negatives)
-
-
 def _parts(
     model: TrainedModel, score: training.Novelty, slides: Iterable[str], work: Work, *, tiles: bool
 ) -> dict[str, Parts]:
@@ -201,7 +181,7 @@ def _parts(
     found = {}
     for slide in slides:
         try:
-            found[slide] = score.of(_said(model, slide, work, tiles=tiles))
+            found[slide] = score.of(said_by(model, slide, work, tiles=tiles))
         except (EmptyItem, StageError):
             continue  # predict has said why
         except ModelError:
@@ -210,34 +190,14 @@ def _parts(
     return found
 
 
-def _said(model: TrainedModel, slide: str, work: Work, *, tiles: bool) -> training.Said:
-    bag = read_checked_bag(slide, work)
-    told = answer(model, bag, work).inference
-    read = _standardised(model, usable(bag)[0], work) if tiles else np.zeros((0, 0), np.float32)
-    return training.Said(told.logits, told.embedding, read)
-
-
-def _standardised(model: TrainedModel, features: NDArray[Any], work: Work) -> NDArray[np.float32]:
-    """As the model reads them."""
-    own = load(model, work).model
-    mean, scale, limit = (one.cpu().numpy() for one in (own.feature_mean, own.feature_scale, own.feature_limit))
-    return np.asarray(np.clip((features - mean) / scale, -limit, limit), dtype=np.float32)
-
-
-def _role(model: TrainedModel, role: str, work: Work) -> list[str]:
-    folds = read_folds(work)
-    here = (folds["repeat"] == model.repeat) & (folds["fold"] == model.fold) & (folds["role"] == role)
-    return list(folds["slide"][here])
-
-
 def _crossed(model: TrainedModel, told: Mapping[str, _Told], work: Work) -> dict[str, Parts]:
     """Scores of the slides that the other folds of its seed and repeat test, none of a patient that it tests."""
     seed, frame = load(model, work).training.seed, work.cohort.frame.set_index("slide")["patient"]
-    tested = set(frame[_role(model, "test", work)])
+    tested = set(frame[role_of(model, "test", work)])
     found: dict[str, Parts] = {}
     for other, _, parts, _ in told.values():
         if other.repeat == model.repeat and other.fold != model.fold and load(other, work).training.seed == seed:
-            own = set(_role(other, "test", work))
+            own = set(role_of(other, "test", work))
             found |= {slide: one for slide, one in parts.items() if slide in own and frame[slide] not in tested}
     return found
 
@@ -284,13 +244,6 @@ def _read(folder: Path) -> dict[str, Any]:
 def _limit_from(told: Mapping[str, Any]) -> Limit:
     own = {name: told[name] for name in ("limit", "low", "high", "spread", "cases", "patients")}
     return Limit(**own, moments=tuple((float(mean), float(spread)) for mean, spread in told["moments"]))
-
-
-def _negative_files(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.h5"))
-    if not found:
-        raise StageError(f"calibrate.negatives: {folder} holds no bag (*.h5): give a folder of extract/")
-    return found
 
 
 def _bags_told(work: Work) -> list[str]:

@@ -76,8 +76,7 @@ class Report(Stage):
         from wsi_mil.stages import rejection_page
         from wsi_mil.stages.galleries import written_cases
 
-        predictions = work.stage("predict")
-        told = [files.digest_file(predictions.output(Item("slides"), work))]
+        told = [files.digest_file(ledger.require("predict", "slides", work))]
         decided = work.stage("calibrate").output(Item("slides"), work)
         told.append(files.digest_file(decided) if decided.exists() else "")
         for name in ("tissue", "tile", "extract", "heatmap"):
@@ -115,8 +114,10 @@ class Report(Stage):
         truth = Truth(self.truth, of=self.truth_of) if self.truth is not None else None
         others = [*rivals(work, draws=self.draws), *galleries.mistakes(work, self.errors)]
         if work.study.task.kind != "classification":
-            judged, found = judge.judge(work, draws=self.draws, truth=truth)
-            return None, judged, None, found, _in("Results", [*judge.pages(judged), *others])
+            judged, found = judge.judge(work, draws=self.draws, truth=truth, columns=self.groups)
+            both = _in("Results", [*judge.pages(judged), *others])
+            both += _in("Reliance", judgement_pages.parts_of_questions(judged, work))
+            return None, judged, None, found, both
         told = evaluate(work, draws=self.draws, truth=truth)
         trusted = judge_study(work, columns=self.groups, draws=self.draws) if told else None
         parts = [pages.performance(told), pages.baselines(told)] if told else []
@@ -210,6 +211,7 @@ def _figures(
         return {**figures, "questions": of_questions(judged)}
     figures["slides"] = {name: _plain(one) for name, one in told.slides.metrics.items()}
     figures["fold_means"] = {name: one.plain for name, one in told.folds.items()}
+    figures["fold_means_patients"] = {name: one.plain for name, one in told.patient_folds.items()}
     figures["patients"] = {name: _plain(one) for name, one in told.patients.metrics.items()} if told.patients else None
     figures["baselines_auroc"] = {name: _plain(one) for name, one in told.baselines.items()}
     figures["auroc_less_baseline"] = {name: _plain(one) for name, one in told.differences.items()}

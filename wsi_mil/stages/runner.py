@@ -83,7 +83,9 @@ def process(stage: Stage, item: Item, work: Work, redo: bool, tick: Tick | None 
     try:
         planned, inputs = _plan(stage, item, work, redo=redo)
         if planned.state in ("found", "edited"):
-            return Outcome(stage.name, item.name, "found", planned.why, facts=_known_facts(stage, item, work))
+            facts = _known_facts(stage, item, work)
+            stage.recheck(item, work, facts)
+            return Outcome(stage.name, item.name, "found", planned.why, facts=facts)
         if planned.state == "empty":
             raise EmptyItem(planned.why)
         if planned.state == "blocked":
@@ -109,7 +111,7 @@ def _plan(stage: Stage, item: Item, work: Work, *, redo: bool) -> tuple[Plan, st
     """The state of an item, and the digest of its inputs as they are now."""
     told = ledger.read_record(stage, item.name, work)
     output = stage.output(item, work)
-    if stage.editable and output.exists() and (told is None or told["output"] != files.digest_file(output)):
+    if ledger.edited(stage, output, told):
         return Plan(item.name, "edited", "edited by hand: kept as it is"), ""
     try:
         inputs = ledger.inputs_digest(stage, item, work)
@@ -123,6 +125,8 @@ def _plan(stage: Stage, item: Item, work: Work, *, redo: bool) -> tuple[Plan, st
         return Plan(item.name, "empty", told["why"]), inputs
     if not output.exists():
         return Plan(item.name, "missing"), inputs
+    if told and told["outcome"] == "failed":
+        return Plan(item.name, "stale", "the last run of it failed: made again"), inputs
     if told is None or told["inputs"] == inputs:
         return Plan(item.name, "found"), inputs
     return Plan(item.name, "stale", "its input has changed: made again"), inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -80,6 +80,12 @@ class Stage(Section, ABC):
         """Digests of all that the item is made from.
 
         Raises EmptyItem where there is nothing to make it from, StageError where an earlier stage has not been run.
+        """
+
+    def recheck(self, item: Item, work: Work, facts: Mapping[str, Any]) -> None:
+        """Raise where an item that is made already may no longer be used, though its own inputs are the same.
+
+        `facts` are those of its making. Nothing to look at in most stages.
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from wsi_mil.config import StudyPath
 from wsi_mil.errors import BagError, StageError
 from wsi_mil.layout import folder_name
 from wsi_mil.stages import ledger, question
-from wsi_mil.stages.audit import audit_fold
+from wsi_mil.stages.audit import audit_fold, audit_key, marks_of, read_by
 from wsi_mil.stages.features import BagFiles, bags_of, digests_of, header_of, one_contract
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.tracking import tracked
@@ -61,8 +61,8 @@ class Train(Stage):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward pass."""
     encoder_saw: StudyPath | None = None
-    """Slides or patients that the encoder was pretrained on: CSV with a column slide or patient. Training fails where
-    one of them is to be tested."""
+    """Slides or patients that the encoder was pretrained on: CSV with a column slide (names of files will do) or
+    patient. Training fails where one of them is to be tested; of TCGA, where another slide of the patient is."""
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -100,6 +100,12 @@ class Train(Stage):
         saw = [files.digest_file(self.encoder_saw)] if self.encoder_saw else []
         return [*told, *digests, *([record] if record else []), *saw]
 
+    def recheck(self, item: Item, work: Work, facts: Mapping[str, Any]) -> None:
+        """Audit a checkpoint again where the slides of the fold, tested ones too, are not as they were."""
+        roles = _roles(item, work)
+        if facts.get("audit", {}).get("key") != audit_key(roles, work):
+            audit_fold(roles, work)
+
     def make(self, item: Item, work: Work, draft: Path, tick: Tick) -> dict[str, Any]:
         """Fit on one role, choose the epoch on another; the test slides are not handed over at all."""
         with tracked(self, item, work) as run:
@@ -113,8 +119,7 @@ class Train(Stage):
         roles = _roles(item, work)
         paths, lacking = bags_of(work, [*roles["fit"], *roles["select"]])
         audit = audit_fold(roles, work)
-        learnt = list(paths)
-        units = units_of(work, learnt)
+        units = units_of(work, list(paths))
         firsts = [unit[0] for unit in units]  # of several slides in a bag the first stands for the patient
         fitting = [slide for slide in roles["fit"] if slide in firsts]
         contract = one_contract(paths, work.study.model.beside).encoder
@@ -137,16 +142,18 @@ class Train(Stage):
             seed=seed,
             records=records,
             **self._how(item, work),
+            names=[f"slide{'s' if len(unit) > 1 else ''} {', '.join(map(repr, unit))}" for unit in units],
             progress=progress,
         )
         task = training.settled(task, model, source, index=fit_index, targets=targets, records=records)
         chosen = (fitted.epoch, fitted.chosen_by, vars(settings))
-        how = training.Training(tuple(learnt), seed, repeat, fold, *chosen, tuple(fitting))
+        told = {**read_by(fitted, units, clinical), **marks_of(paths, work)}
+        how = training.Training(tuple(paths), seed, repeat, fold, *chosen, **told)
         draft.mkdir()
         training.save_checkpoint(draft, model=model, task=task, contract=contract, training=how, clinical=clinical)
         _write_beside(draft, fitted.history, work)
-        told = {"epoch": fitted.epoch, "epochs": len(fitted.history), "audit": audit}
-        return {**told, "fit": len(fit_index), "select": len(select_index), "left_out": len(lacking)}
+        facts = {"epoch": fitted.epoch, "epochs": len(fitted.history), "audit": audit}
+        return {**facts, "fit": len(fit_index), "select": len(select_index), "left_out": len(lacking)}
 
     def _how(self, item: Item, work: Work) -> dict[str, Any]:
         """Where it is computed, and what a run that is killed leaves behind: nothing of it changes the outcome."""
@@ -259,8 +266,13 @@ def read_folds(work: Work) -> pd.DataFrame:
 
 def _roles(item: Item, work: Work) -> dict[str, list[str]]:
     assert item.fold is not None
+    return roles_of(item.fold[1], item.fold[2], work)
+
+
+def roles_of(repeat: int, fold: int, work: Work) -> dict[str, list[str]]:
+    """Slides of each role of a fold. Raises StageError where folds.csv names slides that take no part."""
     folds = read_folds(work)
-    here = folds[(folds["repeat"] == item.fold[1]) & (folds["fold"] == item.fold[2])]
+    here = folds[(folds["repeat"] == repeat) & (folds["fold"] == fold)]
     known = set(work.labelled()["slide"])
     unknown = [slide for slide in here["slide"] if slide not in known]
     if unknown:

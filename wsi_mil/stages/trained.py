@@ -205,9 +205,7 @@ def hashes(models: Sequence[TrainedModel]) -> list[str]:
 
 def read_predictions(work: Work) -> pd.DataFrame:
     """models.csv of the predict stage: one row for each slide and model. Raises StageError where it is not there."""
-    path = work.stage("predict").folder(work) / "models.csv"
-    if not path.exists():
-        raise StageError(f"there is no {path.name} in {path.parent}: run `wsi-mil predict` first")
+    path = ledger.require("predict", "slides", work).parent / "models.csv"
     return pd.read_csv(path, dtype={"slide": str, "model": str}, keep_default_na=False)
 
 

@@ -21,10 +21,14 @@ from wsi_mil.stages.calibrate import given_study, read_predicted, said_of
 from wsi_mil.stages.calibrated import ALL, NAME, Calibration, Fitted, lay_on, load_calibration
 from wsi_mil.stages.features import bags_of, usable
 from wsi_mil.stages.judgement import Judgement, judge, values_of
+from wsi_mil.stages.learnt import require_new
 from wsi_mil.stages.trained import load, trained_models
 
 if TYPE_CHECKING:
     from wsi_mil.stages.work import Work
+
+_MEASURES = tuple(name for name in METRICS if name not in ("sensitivity", "specificity"))
+"""Those at the threshold are told with the decisions."""
 
 LOCAL_DRAWS = 50
 """Random choices of the k local patients."""
@@ -62,8 +66,10 @@ class Validation:
 
     judged: Judgement
     metrics: dict[str, Interval]
+    """Of the calibrated probabilities."""
     development: dict[str, Interval]
-    """AUROC and Brier score of the model's own cross-validated predictions, where they are at hand."""
+    """The same of the model's own cross-validated cases of the same level (slides or patients), where they are at hand.
+    """
     drift: Drift
     local: list[Local]
 
@@ -71,13 +77,13 @@ class Validation:
 def validate(work: Work, *, columns: Sequence[str], local: Sequence[int], draws: int) -> Validation:
     """Judge the predictions of given models for labelled slides that they have not learnt from.
 
-    Raises StageError where slides have names of training slides, where labels are none of the model's classes, or where
-    the task is not classification.
+    Raises StageError where slides are training slides by name or content, where labels are none of the model's classes,
+    or where the task is not classification.
     """
     kind: str = work.study.task.kind
     if kind != "classification":
         raise StageError(f"the model's task is {kind}; only classification is validated so far")
-    _check_new(work)
+    require_new(work)
     table, level, calibration = _table(work)
     unknown = sorted(set(table["label"]) - set(calibration.classes))
     if unknown:
@@ -87,22 +93,10 @@ def validate(work: Work, *, columns: Sequence[str], local: Sequence[int], draws:
         )
     judged = judge(table, level, calibration, columns=values_of(work, table, level, columns), draws=draws)
     metrics = {
-        name: bootstrap(name, judged.truth, judged.raw, judged.patients, draws=draws)
-        for name in METRICS
-        if name not in ("sensitivity", "specificity")
+        name: bootstrap(name, judged.truth, judged.calibrated, judged.patients, draws=draws) for name in _MEASURES
     }
-    development = _development(work, calibration, draws)
+    development = _development(work, calibration, level, draws)
     return Validation(judged, metrics, development, _drift(work), _local(judged, local))
-
-
-def _check_new(work: Work) -> None:
-    learnt = {slide for one in trained_models(work) for slide in load(one, work).training.slides}
-    known = [slide for slide in work.cohort.slides if slide in learnt]
-    if known:
-        raise StageError(
-            f"{len(known)} slide(s) have names of slides that the model has learnt from, first {known[0]!r}: leave "
-            "them out of an external cohort, or rename them if they are others"
-        )
 
 
 def _table(work: Work) -> tuple[pd.DataFrame, str, Calibration]:
@@ -129,19 +123,23 @@ def _table(work: Work) -> tuple[pd.DataFrame, str, Calibration]:
     return table[known].reset_index(drop=True), level, calibration
 
 
-def _development(work: Work, calibration: Calibration, draws: int) -> dict[str, Interval]:
-    """What cross-validation had said, from the tables of the model's own study."""
+def _development(work: Work, calibration: Calibration, level: str, draws: int) -> dict[str, Interval]:
+    """What cross-validation had said of cases of the same level, from the tables of the model's own study."""
     home = given_study(work)
-    path = None if home is None else home[0] / "calibrate" / home[1] / "slides.csv"
-    if path is None or not path.exists():
+    folder = None if home is None else home[0] / "calibrate" / home[1]
+    if folder is None or not (folder / "slides.csv").exists() or not (folder / f"{level}s.csv").exists():
         return {}
-    table = read_predicted(path)
-    own = table[(table["part"] == "cross-validation") & (table["status"] == "predicted") & (table["label"] != "")]
-    if own.empty or not set(own["label"]) <= set(calibration.classes):
+    slides = read_predicted(folder / "slides.csv")
+    own = slides[(slides["part"] == "cross-validation") & (slides["status"] == "predicted") & (slides["label"] != "")]
+    if level == "patient":
+        patients = read_predicted(folder / "patients.csv")
+        own = patients[patients["patient"].isin(own["patient"]) & (patients["label"] != "")]
+    names = [f"calibrated_{name}" for name in calibration.classes]
+    if own.empty or not set(own["label"]) <= set(calibration.classes) or not set(names) <= set(own.columns):
         return {}
     truth = np.array([calibration.classes.index(label) for label in own["label"]], dtype=np.int64)
-    said = own[[f"calibrated_{name}" for name in calibration.classes]].to_numpy(np.float64)
-    return {name: bootstrap(name, truth, said, list(own["patient"]), draws=draws) for name in ("auroc", "brier")}
+    said, patients_of = own[names].to_numpy(np.float64), list(own["patient"])
+    return {name: bootstrap(name, truth, said, patients_of, draws=draws) for name in _MEASURES}
 
 
 def _drift(work: Work) -> Drift:

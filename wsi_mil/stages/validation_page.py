@@ -42,7 +42,8 @@ def discrimination(told: Validation) -> Part:
         before = told.development.get(name)
         rows.append([METRIC_NAMES.get(name, name) + better, _text(one), _text(before) if before else "–"])
     text = (
-        "Nothing was fitted on this cohort: models, calibrator and threshold are those of the model's own study. "
+        "Nothing was fitted on this cohort: models, calibrator and threshold are those of the model's own study. Both "
+        f"columns are of calibrated probabilities of {told.judged.level}s; classes are called at the highest of them. "
         "Intervals are 95 % percentile intervals over resampled patients."
     )
     return Part("Performance", text, tables=[TableView(["metric", "this cohort", "cross-validation"], rows)])

@@ -26,6 +26,9 @@ RECORD = "model.json"
 FORMAT = 1
 """Raised when a reader of the old number could not read the new."""
 
+LISTS = ("slides", "scaled_on", "recorded_on", "patients", "fingerprints", "digests")
+"""Fields of `Training` that are lists of words; a record written before one of them was kept has none of it."""
+
 _PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
 
 
@@ -42,7 +45,15 @@ class Training:
     chosen_by: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     scaled_on: tuple[str, ...] = ()
-    """Slides that the scaler of the features and the encoder of the clinical record were fitted on."""
+    """Slides whose tiles were read to fit the scaler of the features, as the fit counted them."""
+    recorded_on: tuple[str, ...] = ()
+    """Slides whose rows of the table were read to fit the encoder of the clinical record."""
+    patients: tuple[str, ...] = ()
+    """Of each of `slides` the patient, as the table had it."""
+    fingerprints: tuple[str, ...] = ()
+    """Of each of `slides` that of its file."""
+    digests: tuple[str, ...] = ()
+    """Of each of `slides` that of its features: with it a slide is known again under another name."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,7 @@ def save_checkpoint(
         "clinical": None if clinical is None else clinical.to_json(),
         "training": {
             **vars(training),
-            "slides": list(training.slides),
-            "scaled_on": list(training.scaled_on),
+            **{name: list(getattr(training, name)) for name in LISTS},
             "settings": dict(training.settings),
         },
         "versions": {"wsi_mil": __version__, "torch": str(torch.__version__)},
@@ -108,7 +118,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             **spec["options"],
         )
         told = record["training"]
-        lists = {name: tuple(told.get(name, ())) for name in ("slides", "scaled_on")}
+        lists = {name: tuple(told.get(name, ())) for name in LISTS}
         training = Training(**{**told, **lists})
         contract = EncoderContract.from_dict(record["encoder"])
         task = task_from_json(record["task"])

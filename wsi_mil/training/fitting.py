@@ -6,8 +6,8 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from wsi_mil.training.resume import Snapshot
 from wsi_mil.training.run import Run
 from wsi_mil.training.settings import FitSettings
 from wsi_mil.training.source import BagSource, Draw, OnDevice
+
+MOST_NAMED = 10
+"""Bags that an error names at most."""
 
 _LOG = logging.getLogger("wsi_mil")
 
@@ -41,6 +44,18 @@ class Fitted:
     """The epoch chosen."""
     chosen_by: str
     """Why this one, in words."""
+    scaled: tuple[int, ...] = ()
+    """The bags that were read to fit the scaler of the features, as they were read."""
+
+
+class Moments(NamedTuple):
+    """Of each feature over all tiles of some bags."""
+
+    mean: Float32[Tensor, "dim"]
+    spread: Float32[Tensor, "dim"]
+    """Standard deviation; 1 for a feature that never varies."""
+    read: tuple[int, ...]
+    """The bags that were read."""
 
 
 def fit(
@@ -57,6 +72,7 @@ def fit(
     records: Clinical | None = None,
     snapshot: Snapshot | None = None,
     device_budget_bytes: int = 0,
+    names: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Fitted:
     """Train a model on the slides of `fit_index`; take the epoch with the lowest loss on those of `select_index`.
@@ -65,8 +81,8 @@ def fit(
     `targets` outside the two lists are never read. `records`, for methods that read them, has a row a bag. With an
     empty `select_index` the last epoch is taken. On the CPU the outcome depends on the arguments alone, bit by bit; the
     global random state is left as it was. With a `snapshot` a run that was killed goes on where it was last written, to
-    the same end. `device_budget_bytes` of bags stay on a GPU. The model ends in evaluation mode with the chosen
-    weights.
+    the same end. `device_budget_bytes` of bags stay on a GPU. Errors call bags by their `names` where they
+    are given. The model ends in evaluation mode with the chosen weights.
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
@@ -87,8 +103,7 @@ def fit(
         if on_gpu:
             torch.cuda.manual_seed_all(seed)
         bags = OnDevice(source, device, budget_bytes=device_budget_bytes)
-        if settings.standardise:
-            model.standardise(*feature_moments(bags, fit_index))
+        scaled = _scale(model, bags, fit_index, names) if settings.standardise else ()
         run = Run(
             model,
             bags,
@@ -100,31 +115,39 @@ def fit(
             records,
             steps_an_epoch=len(steps_of(fit_index, settings.batch_bags, least=task.least_bags)),
             snapshot=snapshot,
+            names=names,
         )
         fitted = _epochs(run, fit_index, select_index, progress=progress)
     model.load_state_dict(fitted.state)
     if snapshot is not None:
         snapshot.remove()
     model.eval()
-    return fitted
+    return replace(fitted, scaled=scaled)
 
 
-def feature_moments(
-    source: BagSource | OnDevice, index: Sequence[int]
-) -> tuple[Float32[Tensor, "dim"], Float32[Tensor, "dim"]]:
-    """Mean and standard deviation of each feature over all tiles of some bags; 1 for a feature that never varies.
+def _scale(model: MIL, source: BagSource | OnDevice, index: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+    """Fit the scaler of the features; the bags that were read for it."""
+    mean, spread, read = feature_moments(source, index, names)
+    model.standardise(mean, spread)
+    return read
 
-    ModelError for features that are not finite, with the bag's number and the tile's.
+
+def feature_moments(source: BagSource | OnDevice, index: Sequence[int], names: Sequence[str] = ()) -> Moments:
+    """Mean and standard deviation of each feature over all tiles of some bags, and which were read for it.
+
+    ModelError for features that are not finite, with the bag's name (or number) and the tile's number.
     """
-    count, mean, squares = 0, np.zeros(1), np.zeros(1)
+    count, mean, squares, read = 0, np.zeros(1), np.zeros(1), []
     for bag in index:
+        read.append(bag)
         loaded = source.load(bag)[0]
         # Through the device, where there is one, so that what it keeps is read from disk but once.
         features = np.asarray(loaded.cpu() if isinstance(loaded, Tensor) else loaded, dtype=np.float64)
         if not np.isfinite(features).all():
             tile, column = np.argwhere(~np.isfinite(features))[0]
             raise ModelError(
-                f"bag {bag}: feature {column} of tile {tile} is {features[tile, column]}; extract the slide again"
+                f"{_called([bag], names)}: feature {column} of tile {tile} is {features[tile, column]}; extract the "
+                "slide again"
             )
         # Chan's update: sums of squares about the mean, so that large means cost no digits.
         bag_mean, total = features.mean(axis=0), count + len(features)
@@ -135,7 +158,8 @@ def feature_moments(
     spread = np.sqrt(squares / count)
     # A spread below one step of float16 (2 ** -11 of the value) is rounding, which division would blow up.
     spread[(spread <= 5e-4 * np.abs(mean)) | (spread < 1e-8)] = 1.0
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(spread.astype(np.float32))
+    mean, spread = mean.astype(np.float32), spread.astype(np.float32)
+    return Moments(torch.from_numpy(mean), torch.from_numpy(spread), tuple(read))
 
 
 def _epochs(run: Run, fit_index: list[int], select_index: list[int], *, progress: Progress | None) -> Fitted:
@@ -176,7 +200,7 @@ def _train(run: Run, index: list[int]) -> float:
     # Asked for once an epoch: each question makes a GPU finish what it was given.
     values = torch.stack(losses).double().cpu().tolist()
     for value, batch in zip(values, batches, strict=True):
-        _check_finite(value, batch)
+        _check_finite(value, batch, run.names)
     return sum(value * len(batch) for value, batch in zip(values, batches, strict=True)) / len(order)
 
 
@@ -194,7 +218,9 @@ def _validate(run: Run, index: list[int]) -> float:
     with torch.inference_mode():
         logits = torch.cat([_read(run, model, [bag], tiles=0)[0].logits.float() for bag in index])
         loss = run.task.loss(logits, run.targets[index]).item()
-    _check_finite(loss, index)
+    if not math.isfinite(loss):
+        odd = [bag for bag, said in zip(index, logits, strict=True) if not bool(torch.isfinite(said).all())]
+        _check_finite(loss, odd or index, run.names)
     return loss
 
 
@@ -208,11 +234,18 @@ def _read(run: Run, model: MIL, batch: list[int], *, tiles: int) -> tuple[Any, T
         return model(features, cells, offsets, _records(run, batch)), offsets
 
 
-def _check_finite(loss: float, bags: list[int]) -> None:
+def _check_finite(loss: float, bags: list[int], names: Sequence[str]) -> None:
     if not math.isfinite(loss):
         raise ModelError(
-            f"the loss is {loss} at bags {bags[:20]}: look for features that are not finite, or lower training.lr"
+            f"the loss is {loss} at {_called(bags, names)}: look for features that are not finite "
+            "(`wsi-mil bags verify`), or lower train.lr"
         )
+
+
+def _called(bags: Sequence[int], names: Sequence[str]) -> str:
+    """Some bags in words, by name where they have names."""
+    shown = [names[bag] if names else f"bag {bag}" for bag in bags[:MOST_NAMED]]
+    return ", ".join(shown) + (f" and {len(bags) - MOST_NAMED} more" if len(bags) > MOST_NAMED else "")
 
 
 def _records(run: Run, batch: list[int]) -> Clinical | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -44,6 +45,8 @@ class Run:
     records: Clinical | None
     steps_an_epoch: int
     snapshot: Snapshot | None = None
+    names: Sequence[str] = ()
+    """What errors call the bags; by number where there are none."""
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
