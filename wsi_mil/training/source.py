@@ -140,6 +140,9 @@ class OnDevice:
         self._room = _Room(source, budget_bytes if keep else 0)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def __len__(self) -> int:
+        return len(self._source)
+
     def load(self, index: int, draw: Draw | None = None) -> tuple[Float[Tensor, "tile dim"], Int64[Tensor, "tile 2"]]:
         """One bag, or the tiles of it that `draw` picks."""
         if index not in self._kept:
