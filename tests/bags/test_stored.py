@@ -31,6 +31,8 @@ def test_it_gives_what_reading_the_whole_bag_gives(tmp_path: Path, change: Chang
     features, places = whole.features[whole.usable], cells(whole.grid)[whole.usable]
     stored = StoredBag.of(path)
     assert len(stored) == len(features)
+    assert stored.nbytes == sum(one.nbytes for one in stored.read())
+    np.testing.assert_array_equal(stored.cells(), places)
     for draw in (None, lambda _: None, lambda count: np.arange(1, count, 2)):
         got = stored.read(draw)
         want = slice(1, None, 2) if draw and draw(len(stored)) is not None else slice(None)
@@ -44,8 +46,9 @@ def test_a_bag_that_changed_meanwhile_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(bag_to_hdf5(some_bag()))
     stored = StoredBag.of(path)
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(BagError, match="has changed"):
-        stored.read()
+    for look in (stored.read, stored.cells):
+        with pytest.raises(BagError, match="has changed"):
+            look()
     path.unlink()
     with pytest.raises(BagError, match="cannot be read"):
         stored.read()

@@ -80,13 +80,39 @@ def test_our_own_table_must_agree_with_the_cohort(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "folds.csv", index=False)
     assert len(_read(tmp_path / "folds.csv")) == 24
     table.assign(patient=table["slide"], role=["fit", "test"] * 12).to_csv(tmp_path / "folds.csv", index=False)
-    with pytest.raises(CohortError, match="is of patient 'p0' in the cohort, not of 's0'"):
+    with pytest.raises(CohortError, match="is of patient 'p0' in the cohort, not of 's0', rows 2;"):
         _read(tmp_path / "folds.csv")
     table.assign(fold="one").to_csv(tmp_path / "folds.csv", index=False)
     with pytest.raises(CohortError, match="fold 'one' is not a number"):
         _read(tmp_path / "folds.csv")
     with pytest.raises(CohortError, match="is a folder without splits_0.csv"):
         _read(tmp_path)
+
+
+def test_a_patient_on_two_sides_is_named_with_the_rows(tmp_path: Path) -> None:
+    """p0 has the slides s0 and s1, p1 the next two: rows 2 and 3 of our table, and of CLAM's."""
+    roles = ["fit", "test", "fit", "fit", *["fit", "fit", "test", "test"] * 5]
+    table = FRAME[["slide", "patient"]].assign(repeat=0, fold=0, role=roles)
+    table = pd.concat([table, table.iloc[[4]]])
+    table.to_csv(tmp_path / "folds.csv", index=False)
+    with pytest.raises(CohortError) as caught:
+        _read(tmp_path / "folds.csv")
+    assert "patient 'p0' is in 2 roles of repeat 0, fold 0 (fit and test), rows 2, 3" in str(caught.value)
+    assert "slide 's4' stands twice in repeat 0, fold 0, rows 6, 26" in str(caught.value)
+    clam = tmp_path / "splits_0.csv"
+    clam.write_text(",train,val,test\n0,s0,s4,s1\n1,s2,,s3\n")
+    with pytest.raises(CohortError) as caught:
+        _read(clam)
+    assert "fold 0 (fit and test), rows 2 of splits_0.csv, 2 of splits_0.csv" in str(caught.value)
+    assert "patient 'p1' is in 2 roles" in str(caught.value)
+    assert ", rows 3 of splits_0.csv, 3 of splits_0.csv" in str(caught.value)
+    rows = {slide: 100 + row for row, slide in enumerate(FRAME["slide"])}
+    with pytest.raises(CohortError, match=r"patient 'p0' is in 2 roles .*, rows 100, 101"):
+        folds_by_column(FRAME.assign(part=roles), "part", label="label", shares={}, seed=0, row_of=rows)
+    with pytest.raises(CohortError, match="row 101: slide 's1' has no value"):
+        folds_by_column(
+            FRAME.assign(part=["fit", "", *roles[2:]]), "part", label="label", shares={}, seed=0, row_of=rows
+        )
 
 
 def test_a_column_of_roles_is_one_fold_and_any_other_a_fold_a_value() -> None:

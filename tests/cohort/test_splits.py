@@ -111,6 +111,77 @@ def test_one_fold_is_one_test_set() -> None:
     assert set(share.index) == {"fit", "select", "calibrate", "test"}
 
 
+def _mixed(patients: int) -> pd.DataFrame:
+    """Three classes of 1/2, 1/3 and 1/6 of the patients, with one to three slides each."""
+    rows = []
+    for patient in range(patients):
+        label = "aaabbc"[patient % 6]
+        rows += [(f"p{patient}-s{slide}", f"p{patient}", label) for slide in range(1 + patient % 7 % 3)]
+    return pd.DataFrame(rows, columns=["slide", "patient", "label"])
+
+
+def _patients(folds: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a fold and patient, with role and label."""
+    return folds.merge(frame[["slide", "label"]], on="slide").drop_duplicates(["repeat", "fold", "patient"])
+
+
+@pytest.mark.parametrize("share", [0.45, 0.4, 0.35, 0.3, 0.27, 0.15, 0.08])
+@pytest.mark.parametrize("patients", [60, 101])
+def test_a_share_that_is_no_whole_part_is_met_in_all_and_in_each_class(share: float, patients: int) -> None:
+    frame = _mixed(patients)
+    for seed in range(3):
+        folds = make_folds(frame, label="label", folds=1, test=share, select=share, calibrate=share, seed=seed)
+        assert (folds.groupby("patient")["role"].nunique() == 1).all()
+        roles = _patients(folds, frame)
+        tested = roles["role"] == "test"
+        assert abs(tested.sum() - share * patients) <= 1
+        for label, group in roles.groupby("label"):
+            assert abs((group["role"] == "test").sum() - share * len(group)) <= 2, label
+        rest = roles[~tested]
+        for role in ("select", "calibrate"):
+            assert abs((rest["role"] == role).sum() - share * len(rest)) <= 1, role
+            by_class = (rest["role"] == role).groupby(rest["label"]).agg(["sum", "size"])
+            assert (abs(by_class["sum"] - share * by_class["size"]) <= 2.5).all(), by_class
+        again = make_folds(frame, label="label", folds=1, test=share, select=share, calibrate=share, seed=seed)
+        assert again.equals(folds)
+    assert not make_folds(frame, label="label", folds=1, test=share, seed=9).equals(
+        make_folds(frame, label="label", folds=1, test=share, seed=8)
+    )
+
+
+@pytest.mark.parametrize(("select", "calibrate"), [(0.2, 0.2), (0.25, 0.25), (0.2, 0.3), (0.0, 0.2), (0.5, 0.25)])
+def test_calibrate_is_a_share_of_all_that_is_not_tested(select: float, calibrate: float) -> None:
+    frame = _frame(80, 1, 0)
+    for _, part in make_folds(frame, label="label", select=select, calibrate=calibrate).groupby("fold"):
+        rest = part[part["role"] != "test"]
+        assert (rest["role"] == "select").mean() == pytest.approx(select, abs=0.02)
+        assert (rest["role"] == "calibrate").mean() == pytest.approx(calibrate, abs=0.02)
+
+
+def test_a_whole_part_is_dealt_as_it_always_was() -> None:
+    """Studies made before keep their folds: the first of as many stratified parts."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    frame = _frame(60, 2, 0)
+    folds = make_folds(frame, label="label", folds=1, test=0.25, select=0.0, seed=3)
+    splitter = StratifiedGroupKFold(4, shuffle=True, random_state=3)
+    _, test = next(splitter.split(frame, frame["label"], frame["patient"]))
+    assert list(np.flatnonzero(folds["role"] == "test")) == list(test)
+
+
+def test_shares_that_leave_nobody_to_learn_from() -> None:
+    with pytest.raises(CohortError, match=r"calibrate is to have 0\.5 of 48 patients, and .* left 24: lower"):
+        make_folds(_frame(60, 1, 0), label="label", select=0.5, calibrate=0.5)
+
+
+def test_sites_of_groups_to_balance_by_may_each_lack_one() -> None:
+    frame = _sited(4)
+    frame["label"] = np.where(frame["site"] == "S3", "bin 3", "bin 0")
+    made = make_folds(frame, label="label", by="leave_one_site_out", classes=False)
+    assert made["fold"].nunique() == 4
+    assert make_folds(frame, label="label", folds=2, by="sites", classes=False)["fold"].nunique() == 2
+
+
 def _sited(sites: int, patients: int = 40) -> pd.DataFrame:
     frame = _frame(patients, 2, 0)
     number = frame["patient"].str[1:].astype(int)

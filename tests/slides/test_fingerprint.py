@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_mil.slides.fingerprint import BLOCK_BYTES, END_BYTES, fingerprint
+from wsi_mil.slides.fingerprint import BLOCK_BYTES, END_BYTES, fingerprint, same_files
 
 
 @pytest.fixture
@@ -74,3 +74,24 @@ def test_the_folder_of_a_mirax_slide_counts(tmp_path: Path) -> None:
 def test_twins_are_found(test_data: Path) -> None:
     odd = test_data / "slides" / "odd"
     assert fingerprint(odd / "small.svs") == fingerprint(odd / "😐.svs")
+
+
+def test_the_same_files_are_found_by_content_and_few_are_read(
+    big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, near, other = (tmp_path / name for name in ("copy.svs", "near.svs", "other.svs"))
+    for path in (copy, near):
+        shutil.copy(big, path)
+    change(near, 100)  # found by the fingerprint alone
+    other.write_bytes(np.random.default_rng(1).bytes(20 << 20))  # another slide of the same size
+    lone, empty, folder = tmp_path / "lone.svs", tmp_path / "empty.svs", tmp_path / "slide.zarr"
+    lone.write_bytes(b"of another size")
+    empty.write_bytes(b"")
+    folder.mkdir()
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "wsi_mil.slides.fingerprint.fingerprint", lambda path: (read.append(path), fingerprint(path))[1]
+    )
+    paths = [lone, big, empty, near, empty, other, folder, copy, tmp_path / "gone.svs", folder, big]
+    assert same_files(paths) == [[1, 7, 10]]
+    assert set(read) == {big, near, copy}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from bagged import bag_study, with_settings
 from spoiled import SURVIVAL, Bad, cells, copied, survival
+from studies import open_work
 
 from wsi_mil.errors import CohortError
 from wsi_mil.stages import Work, load_study
@@ -94,6 +96,29 @@ def test_a_table_is_refused_with_its_rows_before_any_slide_is_read(clean: Work, 
     with pytest.raises(CohortError) as caught:
         with_settings(work, *settings)
     assert words in str(caught.value)
+
+
+def test_one_file_under_two_patients_is_found_before_any_slide_is_read(cohort: Path, tmp_path: Path) -> None:
+    """A copy under another name, beside another fault; two names of one patient are no leak."""
+    slides = tmp_path / "slides"
+    shutil.copytree(cohort / "cohort" / "slides", slides)
+    frame = pd.read_csv(cohort / "cohort" / "cohort.csv", dtype=str, keep_default_na=False)
+    one, other = frame.index[frame["patient"] != frame["patient"][0]][:1].tolist()[0], 0
+    names = [frame["slide"][row] for row in (other, one)]
+    shutil.copy(slides / f"{names[0]}.tiff", slides / f"{names[1]}.tiff")
+    frame.loc[11, "label"] = ""
+    frame.to_csv(tmp_path / "cohort.csv", index=False)
+    settings = (f"cohort.table={tmp_path / 'cohort.csv'}", f"cohort.slides={slides}", "cohort.label_of=slide")
+    with pytest.raises(CohortError) as caught:
+        open_work(cohort, tmp_path / "work", *settings)
+    told = str(caught.value)
+    assert f"rows 2, {one + 2}: slides {names[0]!r} and {names[1]!r} of 2 patients are the same file" in told
+    assert f"{names[1]}.tiff" in told
+    assert "row 13: no label" in told or "rows 13: no label" in told
+    frame.loc[11, "label"] = "lesion"
+    frame["patient"] = frame["patient"].where(~frame.index.isin([0, one]), frame["patient"][0])
+    frame.to_csv(tmp_path / "cohort.csv", index=False)
+    open_work(cohort, tmp_path / "work", *settings)
 
 
 def test_all_faults_stand_in_one_report(clean: Work, tmp_path: Path) -> None:

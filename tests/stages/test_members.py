@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from studies import open_work, run_stage
 
 from wsi_mil.heatmaps import Heatmap, heatmap_from_hdf5
 from wsi_mil.stages import Work, study_of_model
-from wsi_mil.stages.members import weigh_members
+from wsi_mil.stages.members import Heard, hear_members, weigh_members
 
 JOINT = ("model.label=joint", "predict.members=[abmil, mean]")
 
@@ -45,8 +46,45 @@ def test_an_ensemble_is_the_weighted_mean_of_its_members(members: Path, cohort: 
     assert (folder / "patients.csv").exists()
     assert run_stage(work, "predict")[0].kind == "found"
     decided = run_stage(work, "calibrate")[0]
-    assert (decided.kind, decided.facts["source"]) == ("made", "cross-fitted")
+    assert (decided.kind, decided.facts["source"]) == ("made", "the calibrate role")
     assert run_stage(work, "report")[0].kind == "made"
+
+
+def test_the_calibrate_role_is_told_with_weights_from_other_patients(members: Path, cohort: Path) -> None:
+    work = open_work(cohort, members, *JOINT, "split.calibrate=0.3")
+    assert run_stage(work, "predict")[0].kind == "made"
+    told = pd.read_csv(members / "predict" / "joint" / "calibrate.csv", dtype={"slide": str, "patient": str})
+    folds = pd.read_csv(members / "split" / "folds.csv", dtype={"slide": str})
+    role = folds[folds["role"] == "calibrate"]
+    assert set(zip(told["fold"], told["slide"], strict=True)) == set(zip(role["fold"], role["slide"], strict=True))
+    assert list(told["label"]) == list(work.labelled().set_index("slide")["label"][told["slide"]])
+    for fold, one in hear_members(work).items():
+        weights = weigh_members(work)[fold]
+        before = one.joint()
+        assert before.shape == one.values.shape[1:]
+        same = told[told["fold"] == fold[1]]
+        np.testing.assert_allclose(same[[f"p_{name}" for name in one.names]], before)
+        assert not np.allclose(before, np.tensordot(weights, one.values, axes=1)), "the weights suit the very patients"
+        first = one.slides["patient"] == one.slides["patient"][0]
+        turned = one.slides.assign(label=one.slides["label"].where(~first, "none of them"))
+        turned["label"] = turned["label"].where(
+            ~first, [name for name in one.names if name != one.slides["label"][0]][0]
+        )
+        after = replace(one, slides=turned).joint()
+        np.testing.assert_array_equal(after[first], before[first])
+
+
+def test_parts_of_a_calibrate_role_are_weighed_by_the_others() -> None:
+    """Two members, of which one is right about half of the patients only: each part is weighed by the rest."""
+    random = np.random.default_rng(0)
+    slides = pd.DataFrame({"slide": [f"s{n}" for n in range(40)], "patient": [f"p{n // 2}" for n in range(40)]})
+    slides["label"] = ["ab"[n // 2 % 2] for n in range(40)]
+    right = random.uniform(0.6, 0.9, 40)
+    truth = np.stack([np.where(slides["label"] == name, right, 1 - right) for name in "ab"], axis=1)
+    heard = Heard(slides, ["a", "b"], np.stack([truth, 1 - truth]))
+    assert heard.joint() == pytest.approx(truth, abs=1e-6)
+    alone = Heard(slides[:1], ["a", "b"], np.stack([truth[:1], 1 - truth[:1]]))
+    assert alone.joint() == pytest.approx(np.full((1, 2), 0.5))
 
 
 def test_weights_hang_on_the_calibrate_role_alone(members: Path, cohort: Path) -> None:

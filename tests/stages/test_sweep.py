@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 from bagged import bag_study, through
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from wsi_mil.cli import app
 from wsi_mil.errors import ConfigError, StageError
-from wsi_mil.stages import CHOSEN, Work, read_sweep, score_sweep
+from wsi_mil.stages import CHOSEN, Help, Work, import_bags, read_sweep, score_sweep
+from wsi_mil.training import load_checkpoint
 
 SWEEP = "study: study.yaml\nvary: {model.name: [mean, abmil], train.lr: [0.03, 1.0e-6]}\n"
 
@@ -76,6 +81,57 @@ def test_labels_of_the_test_folds_do_not_move_the_choice(swept: Path) -> None:
     pd.testing.assert_frame_equal(before, pd.read_csv(swept / "work" / "sweep" / "poisoned" / "chosen.csv"))
 
 
+@pytest.fixture(scope="module")
+def encoders_swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep over two encoders, both imported and one of noise, with two seeds."""
+    folder = tmp_path_factory.mktemp("encoders")
+    bag_study(folder)
+    random = np.random.default_rng(1)
+    (folder / "noise").mkdir()
+    for path in sorted((folder / "features").glob("*.h5")):
+        with h5py.File(path) as file, h5py.File(folder / "noise" / path.name, "w") as other:
+            noise = random.normal(size=(len(file["features"]), 6)).astype(np.float32)
+            other.create_dataset("features", data=noise, chunks=(1, 6)).attrs["encoder"] = "uni"
+    told = list(import_bags([folder / "noise"], folder / "work" / "extract" / "uni", Help()))
+    assert {one.kind for one in told} == {"made"}, told
+    text = (folder / "study.yaml").read_text().replace("train: {epochs: 4,", "train: {seeds: [0, 1], epochs: 8,")
+    (folder / "study.yaml").write_text(text)
+    (folder / "both.yaml").write_text("study: study.yaml\nvary: {extract.encoder: [uni, phikon]}\n")
+    command = ["sweep", str(folder / "both.yaml"), "--work", str(folder / "work"), "--draws", "100"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    return folder / "work"
+
+
+def test_encoders_vary_and_the_one_that_tells_is_chosen(encoders_swept: Path) -> None:
+    for label, dim in (("uni", 6), ("phikon", 8)):
+        for seed in (0, 1):
+            model = load_checkpoint(encoders_swept / "train" / label / f"seed-{seed}" / "fold-1")
+            assert (model.contract.name, model.model.spec.dim, model.training.seed) == (label, dim, seed)
+    chosen = pd.read_csv(encoders_swept / "sweep" / "both" / "chosen.csv")
+    assert list(chosen["chosen"]) == ["phikon", "phikon"]
+    table = pd.read_csv(encoders_swept / "sweep" / "both" / "table.csv")
+    auroc = table[table["measure"] == "auroc"].set_index("model")["value"]
+    assert auroc["phikon"] > auroc["uni"]
+    assert auroc[CHOSEN] == auroc["phikon"]
+
+
+def test_the_spread_of_seeds_stands_in_the_table(encoders_swept: Path) -> None:
+    table = pd.read_csv(encoders_swept / "sweep" / "both" / "table.csv")
+    assert (table["seeds"] == 2).all()
+    assert (table["seed_spread"] >= 0).all()
+    for label in ("uni", "phikon"):
+        folder = encoders_swept / "predict" / label
+        rows, slides = pd.read_csv(folder / "models.csv"), pd.read_csv(folder / "slides.csv").set_index("slide")
+        seed = rows["model"].str.split("/").str[0]
+        alone = [
+            roc_auc_score(slides["label"][part["slide"]] == "tumour", part["p_tumour"])
+            for _, part in rows.groupby(seed)
+        ]
+        told = table[(table["model"] == label) & (table["measure"] == "auroc")]
+        assert told["seed_spread"].iloc[0] == pytest.approx(np.std(alone, ddof=1))
+
+
 @pytest.mark.parametrize(
     ("vary", "words"),
     [
@@ -106,3 +162,14 @@ def test_one_combination_or_no_select_role_is_refused(swept: Path, tmp_path: Pat
     through(work, "split", "train", "predict")
     with pytest.raises(StageError, match=r"needs split\.select above 0"):
         score_sweep("none", {"a": work, "b": work})
+
+
+def test_a_select_role_that_cannot_judge_is_said_to_be_one(swept: Path, tmp_path: Path) -> None:
+    """As training leaves it where no pair of the role can be compared: slides in the role, and no loss on them."""
+    root = tmp_path / "work"
+    shutil.copytree(swept / "work", root)
+    tried = {one.label: Work(root, one.study) for one in read_sweep(swept / "sweep.yaml")}
+    path = root / "train" / "abmil_lr-0.03" / "seed-0" / "fold-1" / "history.csv"
+    pd.read_csv(path).drop(columns="select_loss").to_csv(path, index=False)
+    with pytest.raises(StageError, match=r"seed-0/fold-1 .* labels of its \d slide\(s\) there cannot tell a better"):
+        score_sweep("none", tried)

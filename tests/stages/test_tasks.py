@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bagged import bag_study, through, with_settings
 from studies import open_work, run_stage
 
 from wsi_mil.errors import CohortError, ConfigError
@@ -147,6 +148,44 @@ def test_new_slides_are_told_their_number_without_any_label(cohort: Path, copy_o
     assert list(slides["label"]) == [""]
     assert slides["predicted"][0].count(";") == 3
     assert slides["models"][0] == 2
+
+
+BAGS_ASKED = {
+    "multilabel": (*PLAIN, "task.kind=multilabel", "task.labels=[top, odd]"),
+    "regression": ("task.kind=regression", "task.label=much"),
+    "ordinal": ("task.kind=ordinal", "task.label=grade"),
+    "survival": (*PLAIN, "task.kind=survival", "task.time=much", "task.event=odd", "train.batch_bags=8"),
+}
+
+
+@pytest.fixture(scope="module")
+def sited(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """A study of bags whose site C alone has the largest numbers, the highest grade, and `top` without `odd`."""
+    work = bag_study(tmp_path_factory.mktemp("sited"), "train.epochs=1")
+    path = work.root.parent / "cohort.csv"
+    table = pd.read_csv(path)
+    last = table["site"] == "C"
+    table["much"] = np.arange(len(table)) + 100 * last
+    table["grade"] = np.where(last, 2, np.arange(len(table)) % 2)
+    table["odd"] = np.arange(len(table)) // 6 % 2
+    table["top"] = (last | ((table["site"] == "B") & (table["odd"] == 1))).astype(int)
+    table.to_csv(path, index=False)
+    return work
+
+
+@pytest.mark.parametrize(
+    ("kind", "by"), [("regression", "sites"), *((kind, "leave_one_site_out") for kind in BAGS_ASKED)]
+)
+def test_sites_are_kept_whole_for_any_question(sited: Work, kind: str, by: str) -> None:
+    work = with_settings(sited, *BAGS_ASKED[kind], f"split.by={by}", "train.epochs=1", f"model.label={kind}-{by}")
+    (dealt,) = run_stage(work, "split", redo=True)
+    assert dealt.kind == "made", dealt.why
+    through(work, "train")
+    folds = pd.read_csv(work.root / "split" / "folds.csv", dtype=str)
+    folds["site"] = folds["slide"].map(work.cohort.column("site"))
+    tested = folds[folds["role"] == "test"]
+    assert tested["fold"].nunique() == (2 if by == "sites" else 3)
+    assert (tested.groupby("site")["fold"].nunique() == 1).all()
 
 
 def test_a_cox_step_of_one_bag_is_refused(cohort: Path, copy_of: Callable[..., Work]) -> None:

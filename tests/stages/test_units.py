@@ -10,6 +10,7 @@ from studies import open_work
 
 from wsi_mil.errors import EmptyItem
 from wsi_mil.stages import Work
+from wsi_mil.stages.features import BagFiles
 from wsi_mil.stages.trained import read_checked_bag
 from wsi_mil.stages.units import APART, UnitBags, read_unit, side_by_side, units_of, with_siblings
 
@@ -26,6 +27,48 @@ class Two:
         count = 3 - index
         cells = np.stack([np.arange(count) + 40, np.arange(count) * 2 + 7], axis=1)
         return np.full((count, 4), index, np.float32), cells.astype(np.int64)
+
+
+class Known(Two):
+    """The same with cells that are known beforehand; the rows that are read are counted."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def cells(self, index: int) -> np.ndarray:
+        return Two.load(self, index)[1]
+
+    def nbytes(self, index: int) -> int:
+        return sum(one.nbytes for one in Two.load(self, index))
+
+    def load(self, index: int, draw: Callable[[int], np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        features, cells = super().load(index)
+        rows = np.arange(len(features)) if draw is None else draw(len(features))
+        self.read += len(rows)
+        return features[rows], cells[rows]
+
+
+@pytest.mark.parametrize("region", [1, 4])
+@pytest.mark.parametrize("rows", [[0, 4], [3], [1, 2], None])
+def test_of_a_patients_slides_only_the_drawn_rows_are_read(rows: list[int] | None, region: int) -> None:
+    asked = []
+
+    def draw(count: int) -> np.ndarray | None:
+        asked.append(count)
+        return None if rows is None else np.array(rows)
+
+    known = Known()
+    bags, whole = (UnitBags(one, [[0, 2, 1]], region=region) for one in (known, Two()))
+    features, cells = bags.load(0, draw)
+    assert known.read == (5 if rows is None else len(rows))
+    want = whole.load(0, draw)
+    np.testing.assert_array_equal(features, want[0])
+    np.testing.assert_array_equal(cells, want[1])
+    assert asked == [5, 5]
+    assert bags.nbytes(0) == sum(one.nbytes for one in whole.load(0))
+    np.testing.assert_array_equal(bags.cells(0), whole.load(0)[1])
+    assert whole.nbytes(0) is None
+    assert whole.cells(0) is None
 
 
 def test_slides_lie_a_hundred_cells_apart() -> None:
@@ -55,6 +98,18 @@ def test_a_slide_without_tiles_is_left_out_unless_it_is_all() -> None:
     assert len(bags.load(1)[0]) == 5
     with pytest.raises(EmptyItem):
         bags.load(2)
+
+
+def test_bags_on_disk_tell_their_size_and_cells_beforehand(copy_of: Callable[..., Work]) -> None:
+    work = copy_of("tissue", "tile", "extract", "split")
+    paths = [work.root / "extract" / "offline" / f"S0{number}.h5" for number in (1, 2)]
+    bags = BagFiles(paths)
+    for number in range(2):
+        features, cells = bags.load(number)
+        assert bags.nbytes(number) == features.nbytes + cells.nbytes
+        np.testing.assert_array_equal(bags.cells(number), cells)
+    joined = BagFiles(paths, beside=["offline"])
+    assert (joined.nbytes(0), joined.cells(0)) == (None, None)
 
 
 def test_siblings_are_the_patients_slides_and_no_others(copy_of: Callable[..., Work], cohort: object) -> None:

@@ -64,18 +64,34 @@ class StoredBag:
     def __len__(self) -> int:
         return self.shape[0] if self.rows is None else len(self.rows)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the features and cells of all usable tiles."""
+        return len(self) * (self.shape[1] * self.dtype.itemsize + 2 * np.dtype(np.int64).itemsize)
+
+    def cells(self) -> Int64[np.ndarray, "tile 2"]:
+        """Cells of the usable tiles, without their features. Raises BagError as `read` does."""
+        self._check_unchanged()
+        return self._cells(self.rows)
+
     def read(self, draw: Draw | None = None) -> tuple[Float[np.ndarray, "tile dim"], Int64[np.ndarray, "tile 2"]]:
         """Features and cells of the usable tiles, or of those of them that `draw` picks.
 
         Raises BagError where the file is not the one that was looked at.
         """
-        if _stamp(self.path) != self.stamp:
-            raise BagError(f"{self.path}: the bag has changed while it was in use; start again")
+        self._check_unchanged()
         wanted = draw(len(self)) if draw else None
         rows = self.rows if wanted is None else wanted if self.rows is None else self.rows[wanted]
         features = _rows(self.path, self.dtype, self.shape, self.features_at, rows)
+        return features, self._cells(rows)
+
+    def _cells(self, rows: NDArray[Any] | None) -> NDArray[np.int64]:
         coords = _rows(self.path, np.dtype(np.int64), (self.shape[0], 2), self.coords_at, rows)
-        return features, np.rint(coords / np.asarray(self.step_l0)).astype(np.int64)
+        return np.rint(coords / np.asarray(self.step_l0)).astype(np.int64)
+
+    def _check_unchanged(self) -> None:
+        if _stamp(self.path) != self.stamp:
+            raise BagError(f"{self.path}: the bag has changed while it was in use; start again")
 
 
 def _rows(

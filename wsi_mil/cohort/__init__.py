@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.brought import files_of as files_of
     from wsi_mil.cohort.brought import folds_by_column as folds_by_column
     from wsi_mil.cohort.brought import read_brought as read_brought
+    from wsi_mil.cohort.checked import ROLES as ROLES
+    from wsi_mil.cohort.checked import check_folds as check_folds
     from wsi_mil.cohort.clinical import ClinicalEncoder as ClinicalEncoder
     from wsi_mil.cohort.clinical import Record as Record
     from wsi_mil.cohort.labels import class_faults as class_faults
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from wsi_mil.cohort.labels import number_strata as number_strata
     from wsi_mil.cohort.labels import survival_faults as survival_faults
     from wsi_mil.cohort.labels import survival_strata as survival_strata
-    from wsi_mil.cohort.splits import ROLES as ROLES
-    from wsi_mil.cohort.splits import check_folds as check_folds
     from wsi_mil.cohort.splits import make_folds as make_folds
     from wsi_mil.cohort.spreadsheet import read_table as read_table
     from wsi_mil.cohort.table import NO_SLIDES as NO_SLIDES
@@ -52,8 +52,8 @@ _PLACES = {
     "number_strata": "labels",
     "survival_faults": "labels",
     "survival_strata": "labels",
-    "ROLES": "splits",
-    "check_folds": "splits",
+    "ROLES": "checked",
+    "check_folds": "checked",
     "make_folds": "splits",
 }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wsi_mil.cohort.splits import COLUMNS, check_folds, deal_rest, part_of
+from wsi_mil.cohort.checked import COLUMNS, check_folds
+from wsi_mil.cohort.splits import deal_rest, part_of
 from wsi_mil.cohort.spreadsheet import read_table
 from wsi_mil.errors import CohortError
 from wsi_mil.layout import slide_id
@@ -25,22 +26,34 @@ WORDS = {
 
 CLAM_NAME = re.compile(r"splits_(\d+)\.csv$")
 
+ROW = "row of the file"
+"""Column that says where a row of the folds was read; no file has one of this name."""
+
 MOST_VALUES = 50
 """Distinct values of a column that may still be numbers of folds; more is a column of something else."""
 
 
 def folds_by_column(
-    frame: pd.DataFrame, column: str, *, label: str, shares: Mapping[str, float], seed: int
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    label: str,
+    shares: Mapping[str, float],
+    seed: int,
+    row_of: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Folds from a column of the cohort, for rows with slide, patient, `label` and the column.
 
     Words for roles (train, val, calibration, test ...) make one fold; any other values make a fold each, in which their
     slides are tested. Roles that the column does not name are dealt from the fit role by `shares`, patients whole.
-    Raises CohortError that names every fault.
+    `row_of` has the row of the cohort table by slide. Raises CohortError that names every fault.
     """
     values = frame[column].str.strip().str.casefold()
     role_of = {word: role for role, words in WORDS.items() for word in words}
-    faults = [f"slide {slide!r} has no value" for slide in frame["slide"][values == ""]]
+    faults = [
+        f"{f'row {row_of[slide]}: ' if row_of else ''}slide {slide!r} has no value"
+        for slide in frame["slide"][values == ""]
+    ]
     distinct = sorted(set(values) - {""}, key=lambda value: (len(value), value) if value.isdigit() else (99, value))
     if not set(distinct) <= set(role_of) and set(distinct) & set(role_of):
         odd = sorted(set(distinct) - set(role_of))
@@ -58,7 +71,8 @@ def folds_by_column(
             roles = np.where(values == value, "test", "fit").astype(object)
             parts.append(_completed(frame, roles, label=label, shares=shares, seed=seed, fold=fold))
     made = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
-    return check_folds(made, slides=list(frame["slide"]), where=f"split.column {column!r}")
+    rows = [str(row_of[slide]) for slide in made["slide"]] if row_of else []
+    return check_folds(made, slides=list(frame["slide"]), where=f"split.column {column!r}", rows=rows)
 
 
 def read_brought(
@@ -82,8 +96,11 @@ def read_brought(
         folds = read_table(path)
         if {"train", "test"} <= set(folds.columns):
             folds = _clam(path, frame, 0)
+        else:
+            folds[ROW] = [str(row + 2) for row in range(len(folds))]
     patients = dict(zip(frame["slide"], frame["patient"], strict=True))
-    return check_folds(folds, slides=list(frame["slide"]), where=path, patients=patients)
+    rows = list(folds[ROW]) if ROW in folds.columns else []
+    return check_folds(folds, slides=list(frame["slide"]), where=path, patients=patients, rows=rows)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -97,11 +114,12 @@ def _clam(path: Path, frame: pd.DataFrame, number: int) -> pd.DataFrame:
     patients = dict(zip(frame["slide"], frame["patient"], strict=True))
     rows = []
     for column, role in (("train", "fit"), ("val", "select"), ("test", "test")):
-        for told in table.get(column, []):
+        for row, told in enumerate(table.get(column, [])):
             if told:
                 slide = told if told in patients else slide_id(Path(told))
-                rows.append((0, number, slide if slide in patients else told, patients.get(slide, told), role))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+                known = slide if slide in patients else told
+                rows.append((0, number, known, patients.get(slide, told), role, f"{row + 2} of {path.name}"))
+    return pd.DataFrame(rows, columns=[*COLUMNS, ROW])
 
 
 def _stamp(path: Path, frame: pd.DataFrame, *, label: str, shares: Mapping[str, float], seed: int) -> pd.DataFrame:

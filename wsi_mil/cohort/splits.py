@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from wsi_mil.errors import CohortError, suggestion
-
-ROLES = ("fit", "select", "calibrate", "test")
-"""fit trains, select chooses the epoch, calibrate sets thresholds, test is read once."""
-
-COLUMNS = ("repeat", "fold", "slide", "patient", "role")
+from wsi_mil.cohort.checked import COLUMNS, check_folds
+from wsi_mil.errors import CohortError
 
 By = Literal["patients", "sites", "leave_one_site_out"]
 """What is kept whole between the test role and the others; patients always are."""
-
-MOST_FAULTS = 40
-"""Named one by one; the rest is counted."""
 
 
 def make_folds(
@@ -39,8 +31,8 @@ def make_folds(
 ) -> pd.DataFrame:
     """Repeated cross-validation over the rows (slide, patient, `label`, and site where asked for) of a cohort.
 
-    Each slide is in the test role once a repeat; of the rest, about the shares `select` and `calibrate` go to those
-    roles. All slides of a patient have one role in a fold, and every class is spread as evenly as whole patients
+    Each slide is in the test role once a repeat; of the patients outside it the shares `select` and `calibrate` go to
+    those roles. All slides of a patient have one role in a fold, and every class is spread as evenly as whole patients
     allow. `by="sites"` keeps whole sites in the test role, `by="leave_one_site_out"` makes a fold of each site (select
     and calibrate are dealt by patients). With `folds=1` the share `test` of the patients is one test set that no other
     fold learns from. With `classes=False` the labels are groups to balance by, which need not reach every fold.
@@ -57,9 +49,11 @@ def make_folds(
     for repeat in range(repeats):
         dealing = seed + 1000 * repeat
         if sides is not None:
-            tests = deal_sites(frame, sides, label=label, ways=folds if by == "sites" else 0, seed=dealing)
+            tests = deal_sites(
+                frame, sides, label=label, ways=folds if by == "sites" else 0, seed=dealing, classes=classes
+            )
         elif folds == 1:
-            tests = [_deal(frame, label, max(2, round(1 / test)), seed=dealing) == 0]
+            tests = [_taken(frame, label, test, seed=dealing)]
         else:
             dealt = _deal(frame, label, folds, seed=dealing)
             tests = [dealt == fold for fold in range(folds)]
@@ -72,16 +66,25 @@ def make_folds(
 
 
 def deal_rest(roles: np.ndarray, frame: pd.DataFrame, *, label: str, shares: Mapping[str, float], seed: int) -> None:
-    """Give shares of the rows of the fit role to other roles, in place, patients whole."""
+    """Give rows of the fit role to other roles, in place, patients whole.
+
+    Each share is of the patients outside the test role, whichever role was dealt before it. CohortError where a share
+    leaves nobody to learn from.
+    """
+    learning = frame["patient"][roles != "test"].nunique()
     for role, share in shares.items():
         rest = np.flatnonzero(roles == "fit")
-        if share <= 0 or frame["patient"].iloc[rest].nunique() < 2:
+        left = frame["patient"].iloc[rest].nunique()
+        if share <= 0 or left < 2:
             continue
-        # Never more parts than slides of the commonest class, in a cohort of a dozen.
-        most = int(frame[label].iloc[rest].value_counts().max())
-        ways = max(2, min(round(1 / share), most, frame["patient"].iloc[rest].nunique()))
-        dealt = _deal(frame.iloc[rest], label, ways, seed=seed + 1)
-        roles[rest[dealt == 0]] = role
+        of_rest = share if left == learning else share * learning / left
+        if of_rest >= 1:
+            raise CohortError(
+                f"the role {role} is to have {share:g} of {learning} patients, and the roles before it have left "
+                f"{left}: lower split.{role}, so that some are left to learn from"
+            )
+        taken = _taken(frame.iloc[rest], label, of_rest, seed=seed + 1)
+        roles[rest[taken]] = role
 
 
 def part_of(frame: pd.DataFrame, roles: np.ndarray, *, repeat: int, fold: int) -> pd.DataFrame:
@@ -91,53 +94,6 @@ def part_of(frame: pd.DataFrame, roles: np.ndarray, *, repeat: int, fold: int) -
     part.insert(1, "fold", fold)
     part["role"] = roles
     return part
-
-
-def check_folds(
-    folds: pd.DataFrame, *, slides: Sequence[str], where: str | Path, patients: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """Check a table of folds, ours or brought: columns, roles, known slides, no patient in two roles of a fold.
-
-    `patients`, by slide, is what the cohort says; a table that says otherwise would hide a patient on two sides.
-    Raises CohortError that names every fault.
-    """
-    missing = [name for name in COLUMNS if name not in folds.columns]
-    if missing:
-        raise CohortError(f"{where} lacks the column(s) {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
-    for name in ("repeat", "fold"):
-        odd = [str(cell) for cell in folds[name] if not str(cell).strip().isdigit()]
-        if odd:
-            raise CohortError(f"{where}: {name} {odd[0]!r} is not a number from 0 on ({len(odd)} such rows)")
-    folds = folds[list(COLUMNS)].astype({"repeat": int, "fold": int, "slide": str, "patient": str, "role": str})
-    faults = [f"unknown role {role!r}{suggestion(role, ROLES)}" for role in sorted(set(folds["role"]) - set(ROLES))]
-    unknown = sorted(set(folds["slide"]) - set(slides))
-    if unknown:
-        faults.append(
-            f"{len(unknown)} slide(s) that the cohort does not have, first {unknown[0]!r} (those without a label or "
-            "outside split.where take no part)"
-        )
-    for slide, patient in dict.fromkeys(zip(folds["slide"], folds["patient"], strict=True)):
-        told = (patients or {}).get(slide, patient)
-        if told != patient:
-            faults.append(f"slide {slide!r} is of patient {told!r} in the cohort, not of {patient!r}")
-    keys = ["repeat", "fold"]
-    twice = folds[folds.duplicated([*keys, "slide"])]
-    for repeat, fold, slide in zip(twice["repeat"], twice["fold"], twice["slide"], strict=True):
-        faults.append(f"slide {slide!r} stands twice in repeat {repeat}, fold {fold}")
-    roles = folds[[*keys, "patient", "role"]].drop_duplicates()
-    for (repeat, fold, patient), group in roles[roles.duplicated([*keys, "patient"], keep=False)].groupby(
-        [*keys, "patient"], sort=False
-    ):
-        both = " and ".join(sorted(group["role"]))
-        faults.append(f"patient {patient!r} is in {len(group)} roles of repeat {repeat}, fold {fold} ({both})")
-    for (repeat, fold), group in folds.groupby(keys):
-        lacking = [role for role in ("fit", "test") if role not in set(group["role"])]
-        if lacking:
-            faults.append(f"repeat {repeat}, fold {fold} has no slide in the role(s) {', '.join(lacking)}")
-    if faults:
-        more = f"; ... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
-        raise CohortError(f"{where}: {len(faults)} fault(s): " + "; ".join(faults[:MOST_FAULTS]) + more)
-    return folds
 
 
 def groups_of_sites(frame: pd.DataFrame) -> np.ndarray:
@@ -157,10 +113,13 @@ def groups_of_sites(frame: pd.DataFrame) -> np.ndarray:
     return np.asarray(connected_components(edges, directed=False)[1][sites])
 
 
-def deal_sites(frame: pd.DataFrame, sides: np.ndarray, *, label: str, ways: int, seed: int) -> list[np.ndarray]:
+def deal_sites(
+    frame: pd.DataFrame, sides: np.ndarray, *, label: str, ways: int, seed: int, classes: bool = True
+) -> list[np.ndarray]:
     """Which rows are tested in each fold, sites whole; a fold each site where `ways` is 0.
 
-    CohortError, with the sites, where there are fewer than folds, or where a fold would have to learn without a class.
+    CohortError, with the sites, where there are fewer than folds, or where a fold would have to learn without a class
+    (with `classes=False` the labels are groups to balance by, which a fold may lack).
     """
     groups = np.unique(sides)
     names = {group: "+".join(sorted(frame["site"][sides == group].unique())) for group in groups}
@@ -174,7 +133,7 @@ def deal_sites(frame: pd.DataFrame, sides: np.ndarray, *, label: str, ways: int,
     faults = []
     for tested in tests:
         gone = sorted(set(frame[label]) - set(frame[label][~tested]))
-        if gone:
+        if gone and classes:
             where = ", ".join(names[group] for group in np.unique(sides[tested]))
             faults.append(f"without {where} no slide of {', '.join(map(repr, gone))} is left to learn from")
     if faults:
@@ -194,6 +153,30 @@ def _check_classes(frame: pd.DataFrame, label: str, folds: int) -> None:
             f"too few patients for {folds} folds of {label!r}: {counts}; "
             "lower split.folds, or join or leave out classes"
         )
+
+
+def _taken(frame: pd.DataFrame, label: str, share: float, *, seed: int) -> np.ndarray:
+    """Which rows make a share of the patients: patients whole, labels in the same proportions, by the seed.
+
+    A half, a third, a fifth are one part of two, three, five. Any other share is drawn systematically: the patients in
+    the order of their labels, and by chance within equal labels, are passed with a step of 1 / share. Of each kind of
+    patient the share is met to within one, and of a kind with two or more not all are taken by a share up to a half.
+    """
+    patients, number = np.unique(frame["patient"].to_numpy(dtype=str), return_inverse=True)
+    ways = round(1 / share)
+    if ways > 1 and abs(ways * share - 1) < 1e-9:
+        # Never more parts than slides of the commonest class, in a cohort of a dozen.
+        most = int(frame[label].value_counts().max())
+        return _deal(frame, label, max(2, min(ways, most, len(patients))), seed=seed) == 0
+    counts = pd.crosstab(number, frame[label].to_numpy()).to_numpy()
+    chance = np.random.default_rng(seed).permutation(len(patients))
+    # By the commonest label, then by how many slides of each.
+    order = np.lexsort([chance, *counts.T, counts.argmax(axis=1)])
+    count = min(max(1, round(len(patients) * share)), len(patients) - 1)
+    steps = np.floor(np.arange(len(patients) + 1) * count / len(patients) + 0.5)
+    taken = np.zeros(len(patients), dtype=bool)
+    taken[order] = np.diff(steps) > 0
+    return np.asarray(taken[number])
 
 
 def _deal(frame: pd.DataFrame, label: str, ways: int, *, seed: int) -> np.ndarray:

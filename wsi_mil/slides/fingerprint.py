@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from wsi_mil.files import digest
@@ -14,6 +15,9 @@ BLOCKS = 64
 BLOCK_BYTES = 1 << 16
 """Blocks spread evenly over the file: 6 MiB read of a slide of any size, a few milliseconds on a disk."""
 
+
+PEEK_BYTES = 1 << 12
+"""Read at the end of each quarter of a file to tell it from another of its size."""
 
 SMALL_BYTES = 1 << 16
 """Files of a folder up to this size are read whole: metadata, and chunks of the coarse levels."""
@@ -35,6 +39,44 @@ def fingerprint(path: Path) -> str:
             return file.read(count)
 
         return fingerprint_of(read, path.stat().st_size, *(f"{name} {size}" for name, size in _companions(path)))
+
+
+def same_files(paths: Sequence[Path]) -> list[list[int]]:
+    """Places in the list of those files that are the same by their fingerprint, a group each.
+
+    Few are read: those of one size alone, and of these whole samples only where a few bytes of each are the same. What
+    cannot be read, and slides that are folders, are left out.
+    """
+    found = _grouped(range(len(paths)), lambda place: _size(paths[place]))
+    found = [part for group in found for part in _grouped(group, lambda place: _peek(paths[place]))]
+    return [part for group in found for part in _grouped(group, lambda place: fingerprint(paths[place]))]
+
+
+def _grouped(places: Iterable[int], mark: Callable[[int], object]) -> list[list[int]]:
+    """Places with the same mark, two or more; those whose mark is None, or that cannot be read, are left out."""
+    groups: dict[object, list[int]] = {}
+    for place in places:
+        try:
+            told = mark(place)
+        except OSError:
+            continue
+        if told is not None:
+            groups.setdefault(told, []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _size(path: Path) -> int | None:
+    told = path.stat()
+    return told.st_size if stat.S_ISREG(told.st_mode) and told.st_size else None
+
+
+def _peek(path: Path) -> bytes:
+    size, told = path.stat().st_size, []
+    with path.open("rb") as file:
+        for quarter in range(1, 5):
+            file.seek(max(0, size * quarter // 4 - PEEK_BYTES))
+            told.append(file.read(PEEK_BYTES))
+    return b"".join(told)
 
 
 def fingerprint_of(read: Callable[[int, int], bytes], size: int, *beside: str) -> str:

@@ -30,14 +30,27 @@ class BagFiles:
 
     def load(self, index: int, draw: Draw | None = None) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
         """Features [tile dim] and cells [tile 2] of the usable tiles of one bag, or of those that `draw` picks."""
-        if index not in self._stored:
-            self._stored[index] = self._plain(index)
-        stored = self._stored[index]
+        stored = self._where(index)
         if stored is not None:
             return stored.read(draw)
         features, places = usable(read_whole(self._paths[index], self._beside))
         rows = draw(len(features)) if draw else None
         return (features, places) if rows is None else (features[rows], places[rows])
+
+    def nbytes(self, index: int) -> int | None:
+        """Bytes of one whole bag; None where it has to be put together first."""
+        stored = self._where(index)
+        return None if stored is None else stored.nbytes
+
+    def cells(self, index: int) -> NDArray[np.int64] | None:
+        """Cells of the usable tiles of one bag, read without features; None where it is put together first."""
+        stored = self._where(index)
+        return None if stored is None else stored.cells()
+
+    def _where(self, index: int) -> StoredBag | None:
+        if index not in self._stored:
+            self._stored[index] = self._plain(index)
+        return self._stored[index]
 
     def _plain(self, index: int) -> StoredBag | None:
         """Where the rows of a bag lie; None where features of several encoders or scales have to be put together."""

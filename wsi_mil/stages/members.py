@@ -7,7 +7,8 @@ the published accuracy, which is of single pictures of cells; members are whatev
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,9 @@ logger = logging.getLogger("wsi_mil")
 
 Fold = tuple[int, int]
 """Repeat and fold."""
+
+CROSSED = 5
+"""Parts of a calibrate role that are weighed apart for the calibrate stage."""
 
 
 def member_works(work: Work) -> dict[str, Work]:
@@ -66,35 +70,91 @@ def member_models(work: Work) -> dict[str, list[TrainedModel]]:
     return {label: trained_models(one) for label, one in member_works(work).items()}
 
 
-def weigh_members(work: Work) -> dict[Fold, NDArray[np.float64]]:
-    """Weights of the members in each fold, from the slides of its calibrate role and nothing else.
+@dataclass(frozen=True)
+class Heard:
+    """What the members of one fold say of the slides of its calibrate role."""
 
-    Equal weights, which is said, where the role is empty.
-    """
+    slides: pd.DataFrame
+    """slide, patient and label, a row each."""
+    names: list[str]
+    values: NDArray[np.float64]
+    """[member slide answer]"""
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """Number of each slide's label among the answers."""
+        return np.array([self.names.index(str(label)) for label in self.slides["label"]], dtype=np.int64)
+
+    def weights(self, of: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Weights of the members, fitted on some of the slides."""
+        return training.fit_weights(self.values[:, of], self.truth[of])
+
+    def joint(self) -> NDArray[np.float64]:
+        """The weighted mean of each slide [slide answer], with weights from other patients than its own.
+
+        The patients are dealt into CROSSED parts, and those of each part are weighed as the others ask for: a
+        calibrator or a conformal set must not see the very patients that the weights were made to suit.
+        """
+        places = {patient: place for place, patient in enumerate(sorted(set(self.slides["patient"])))}
+        part = self.slides["patient"].map(places).to_numpy() % CROSSED
+        mean = np.empty(self.values.shape[1:])
+        for own in (part == number for number in range(CROSSED)):
+            mean[own] = np.tensordot(self.weights(~own), self.values[:, own], axes=1)
+        return mean
+
+
+def hear_members(work: Work) -> dict[Fold, Heard]:
+    """By fold what its members say of its calibrate role; folds without such slides are left out."""
     works, labels = member_works(work), work.labelled().set_index("slide")["label"]
     models = {label: trained_models(one) for label, one in works.items()}
     folds = read_folds(work)
-    found: dict[Fold, NDArray[np.float64]] = {}
+    found: dict[Fold, Heard] = {}
     calibrate = folds[folds["role"] == "calibrate"]
-    for repeat, fold in folds[["repeat", "fold"]].drop_duplicates().itertuples(index=False):
+    for repeat, fold in calibrate[["repeat", "fold"]].drop_duplicates().itertuples(index=False):
         here = (int(repeat), int(fold))
-        slides = calibrate["slide"][(calibrate["repeat"] == repeat) & (calibrate["fold"] == fold)]
-        said: list[list[NDArray[np.float64]]] = [[] for _ in works]
-        truth: list[int] = []
-        for slide in slides:
-            own = {label: [model for model in models[label] if (model.repeat, model.fold) == here] for label in works}
+        part = calibrate[(calibrate["repeat"] == repeat) & (calibrate["fold"] == fold)]
+        own = {label: [one for one in models[label] if (one.repeat, one.fold) == here] for label in works}
+        said: list[list[NDArray[np.float64]]] = []
+        names: list[str] = []
+        kept = []
+        for slide in part["slide"]:
             try:
                 answers = [mean_answer(own[label], slide, one) for label, one in works.items()]
             except EmptyItem:
                 continue
-            truth.append(answers[0][0].index(str(labels[slide])))
-            for member, (_, values) in zip(said, answers, strict=True):
-                member.append(values)
-        if not truth:
-            logger.warning("fold %d: no slide in the calibrate role; the members weigh alike", here[1])
-        predictions = np.array(said) if truth else np.empty((len(works), 0, 1))
-        found[here] = training.fit_weights(predictions, np.array(truth, dtype=np.int64))
+            kept.append(slide)
+            names = answers[0][0]
+            said.append([values for _, values in answers])
+        if kept:
+            slides = part[part["slide"].isin(kept)][["slide", "patient"]].assign(label=labels[kept].to_numpy())
+            found[here] = Heard(slides.reset_index(drop=True), names, np.array(said).swapaxes(0, 1))
     return found
+
+
+def weigh_members(work: Work, heard: Mapping[Fold, Heard] | None = None) -> dict[Fold, NDArray[np.float64]]:
+    """Weights of the members in each fold, from the slides of its calibrate role and nothing else.
+
+    `heard` is what `hear_members` gives. Equal weights, which is said, where the role is empty.
+    """
+    heard = hear_members(work) if heard is None else heard
+    count, found = len(work.study.predict.members), {}
+    for repeat, fold in read_folds(work)[["repeat", "fold"]].drop_duplicates().itertuples(index=False):
+        one = heard.get((int(repeat), int(fold)))
+        if one is None:
+            logger.warning("fold %d: no slide in the calibrate role; the members weigh alike", int(fold))
+        weights = np.full(count, 1 / count) if one is None else one.weights(np.ones(len(one.slides), dtype=bool))
+        found[int(repeat), int(fold)] = weights
+    return found
+
+
+def calibrating_rows(heard: Mapping[Fold, Heard]) -> list[dict[str, Any]]:
+    """Rows (repeat, fold, slide, patient, label, answers) of the calibrate role of each fold, as the ensemble says."""
+    rows = []
+    for (repeat, fold), one in heard.items():
+        for told, values in zip(one.slides.to_dict("records"), one.joint(), strict=True):
+            answers = {f"p_{name}": value for name, value in zip(one.names, values, strict=True)}
+            rows.append({"repeat": repeat, "fold": fold} | {str(name): cell for name, cell in told.items()} | answers)
+    return rows
 
 
 def predict_members(

@@ -18,7 +18,15 @@ from wsi_mil.stages import question
 from wsi_mil.stages.audit import tcga_warning
 from wsi_mil.stages.features import bags_of, digests_of
 from wsi_mil.stages.learnt import audit_own, overlap_warning
-from wsi_mil.stages.members import joined, member_models, member_works, predict_members, weigh_members
+from wsi_mil.stages.members import (
+    calibrating_rows,
+    hear_members,
+    joined,
+    member_models,
+    member_works,
+    predict_members,
+    weigh_members,
+)
 from wsi_mil.stages.stage import Item, Stage, Tick
 from wsi_mil.stages.train import model_label, read_folds
 from wsi_mil.stages.trained import (
@@ -103,7 +111,8 @@ class Predict(Stage):
         for one in self._own(work):
             audit_own(one)
         if self.members:
-            members, weights = member_models(work), weigh_members(work)
+            members, heard = member_models(work), hear_members(work)
+            weights = weigh_members(work, heard)
         else:
             models = trained_models(work)
             require_one_question(models, work)
@@ -121,7 +130,7 @@ class Predict(Stage):
         slides_table = self._slides(models_table, told, work)
         folder = self.folder(work)
         files.write_text(folder / "models.csv", models_table.to_csv(index=False))
-        self._calibrating(work, tick)
+        self._write_calibrating(calibrating_rows(heard) if self.members else self._calibrating(work, tick), folder)
         if work.study.cohort.label_of == "patient":
             files.write_text(folder / "patients.csv", self._patients(slides_table, work).to_csv(index=False))
         else:
@@ -137,11 +146,14 @@ class Predict(Stage):
             "not_predicted": int(counts.sum() - counts.get("predicted", 0)),
         }
 
-    def _calibrating(self, work: Work, tick: Tick) -> None:
-        """calibrate.csv: what each fold's models say of its calibrate role, for the calibrate stage."""
-        path = self.folder(work) / "calibrate.csv"
-        asked = self.models is None and not self.members and work.study.task.kind == "classification"
-        rows = _said_in_role("calibrate", work, tick) if asked else []
+    def _calibrating(self, work: Work, tick: Tick) -> list[dict[str, Any]]:
+        """What each fold's models say of its calibrate role."""
+        asked = self.models is None and work.study.task.kind == "classification"
+        return _said_in_role("calibrate", work, tick) if asked else []
+
+    def _write_calibrating(self, rows: list[dict[str, Any]], folder: Path) -> None:
+        """calibrate.csv, for the calibrate stage; none where no patient has the role."""
+        path = folder / "calibrate.csv"
         if rows:
             files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
         else:

@@ -45,7 +45,8 @@ class Split(Stage):
     select: float = Field(default=0.2, ge=0, le=0.5)
     """Share of the patients outside the test fold that chooses the epoch; 0 takes the last epoch."""
     calibrate: float = Field(default=0.0, ge=0, le=0.5)
-    """Share kept for calibration, thresholds and conformal sets; where it is 0 they are cross-fitted."""
+    """Share of the patients outside the test fold kept for calibration, thresholds and conformal sets; where it is 0
+    they are cross-fitted."""
     seed: int = 0
     """Of the dealing."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -97,7 +98,8 @@ class Split(Stage):
         if self.table is not None:
             folds = read_brought(self.table, rows, label="label", shares=shares, seed=self.seed)
         elif self.column:
-            folds = folds_by_column(rows, self.column, label="label", shares=shares, seed=self.seed)
+            row_of = {slide: row + 2 for row, slide in enumerate(work.cohort.slides)}
+            folds = folds_by_column(rows, self.column, label="label", shares=shares, seed=self.seed, row_of=row_of)
         else:
             folds = make_folds(
                 rows,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ APART = 100
 """Cells between two slides of a patient: further than any method looks from a tile to its neighbours."""
 
 Tiles = tuple[NDArray[Any], NDArray[Any]]
+
+_Told = TypeVar("_Told")
 
 
 def units_of(work: Work, slides: Sequence[str]) -> list[tuple[str, ...]]:
@@ -49,6 +52,18 @@ class UnitBags:
     def __len__(self) -> int:
         return len(self._units)
 
+    def nbytes(self, index: int) -> int | None:
+        """Bytes of one whole bag; None where that of one of its slides is not known."""
+        if not isinstance(self._bags, training.Known):
+            return None
+        sizes = [size for _, size in self._each(index, self._bags.nbytes)]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def cells(self, index: int) -> NDArray[np.int64] | None:
+        """Cells of one whole bag; None where those of one of its slides are not to be had without its features."""
+        placed = self._placed(index)
+        return None if placed is None else self._joined(placed)
+
     def load(self, index: int, draw: Draw | None = None) -> Tiles:
         """Features and cells, all or those that `draw` picks of all slides' tiles together.
 
@@ -56,32 +71,72 @@ class UnitBags:
         """
         if len(self._units[index]) == 1:
             return self._bags.load(self._units[index][0], draw)
-        parts = []
+        placed = self._placed(index) if draw else None
+        if draw is None or placed is None:
+            parts = [part for _, part in self._each(index, self._bags.load)]
+            return _picked(side_by_side(parts, region=self._region), draw)
+        rows = draw(sum(len(cells) for _, cells in placed))
+        if rows is None:
+            return side_by_side([self._bags.load(slide) for slide, _ in placed], region=self._region)
+        starts = np.cumsum([0, *(len(cells) for _, cells in placed)])
+        own = [np.asarray(rows[(rows >= start) & (rows < end)] - start) for start, end in pairwise(starts)]
+        drawn = [self._bags.load(slide, _exactly(mine))[0] for (slide, _), mine in zip(placed, own, strict=True)]
+        return np.concatenate(drawn), self._joined(placed)[rows]
+
+    def _joined(self, placed: Sequence[tuple[int, NDArray[np.int64]]]) -> NDArray[np.int64]:
+        return np.concatenate(apart([cells for _, cells in placed], region=self._region))
+
+    def _placed(self, index: int) -> list[tuple[int, NDArray[np.int64]]] | None:
+        """Number and cells of each slide of a bag; None where some cells come with their features only."""
+        if not isinstance(self._bags, training.Known):
+            return None
+        found = self._each(index, self._bags.cells)
+        known = [(slide, cells) for slide, cells in found if cells is not None]
+        return known if len(known) == len(found) else None
+
+    def _each(self, index: int, ask: Callable[[int], _Told]) -> list[tuple[int, _Told]]:
+        """What is told of each slide of a bag that has a usable tile."""
+        told = []
         for slide in self._units[index]:
             try:
-                parts.append(self._bags.load(slide))
+                told.append((slide, ask(slide)))
             except EmptyItem:
                 continue
-        if not parts:
+        if not told:
             raise EmptyItem("not one tile of the patient's slides could be read and is of a quality to be used")
-        features, cells = side_by_side(parts, region=self._region)
-        rows = draw(len(features)) if draw else None
-        return (features, cells) if rows is None else (features[rows], cells[rows])
+        return told
 
 
 def side_by_side(parts: Sequence[Tiles], *, region: int = 1) -> Tiles:
-    """Several slides' tiles as one bag: each slide's columns begin APART cells to the right of the slide before.
+    """Several slides' tiles as one bag, their cells moved as `apart` does."""
+    if len(parts) == 1:
+        return parts[0]
+    cells = apart([cells for _, cells in parts], region=region)
+    return np.concatenate([features for features, _ in parts]), np.concatenate(cells)
+
+
+def apart(parts: Sequence[NDArray[np.int64]], *, region: int = 1) -> list[NDArray[np.int64]]:
+    """Cells of several slides side by side: each slide's columns begin APART cells to the right of the slide before.
 
     Slides are moved by whole regions of `region` x `region` cells, so that what lay in one coarser tile still does.
     """
     if len(parts) == 1:
-        return parts[0]
+        return list(parts)
     moved, start = [], 0
-    for _, cells in parts:
+    for cells in parts:
         own = cells - cells.min(axis=0) // region * region
         moved.append(own + np.array([start, 0]))
         start += -(-(int(own[:, 0].max()) + 1 + APART) // region) * region
-    return np.concatenate([features for features, _ in parts]), np.concatenate(moved)
+    return moved
+
+
+def _picked(tiles: Tiles, draw: Draw | None) -> Tiles:
+    rows = draw(len(tiles[0])) if draw else None
+    return tiles if rows is None else (tiles[0][rows], tiles[1][rows])
+
+
+def _exactly(rows: NDArray[Any]) -> Draw:
+    return lambda _: rows
 
 
 def with_siblings(bag: Bag, work: Work) -> tuple[list[Bag], int]:

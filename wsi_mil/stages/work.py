@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_mil import files
 from wsi_mil.cohort import ClinicalEncoder, Cohort, count_faults, read_cohort
 from wsi_mil.errors import CohortError, StageError
-from wsi_mil.slides import Slide, open_slide
+from wsi_mil.slides import Slide, open_slide, same_files
 from wsi_mil.stages import question
 
 logger = logging.getLogger("wsi_mil")
@@ -71,6 +71,12 @@ class Work:
         """Of the label columns as the task reads them, and of the classes as the folds need them."""
         task, split = self.study.task, self.study.split
         faults = question.faults(task, frame, missing_labels=self.study.cohort.missing_labels)
+        twins = _same_files(frame) if "path" in frame.columns else []
+        if folds and task.columns and self.study.predict.models is None:
+            faults += twins
+        else:
+            for twin in twins:
+                logger.warning("%s", twin)
         if task.kind != "classification" or task.label not in frame.columns or self.study.predict.models is not None:
             return faults
         few = count_faults(split.taking_part(frame), task.label, task.classes, least=split.patients_needed)
@@ -135,6 +141,21 @@ class Work:
         rows = self.study.split.taking_part(rows)
         label = question.strata(task, rows, least=self.study.split.folds)
         return rows[["slide", "patient"]].assign(label=label).reset_index(drop=True)
+
+
+def _same_files(frame: pd.DataFrame) -> list[str]:
+    """Slides of several patients that are one file, at one place or copied: one could be learnt and one tested."""
+    rows = [row for row, path in enumerate(frame["path"]) if path and "://" not in path]
+    faults = []
+    for group in same_files([Path(frame["path"].iloc[row]) for row in rows]):
+        own = frame.iloc[[rows[place] for place in group]]
+        if own["patient"].nunique() > 1:
+            told, names = (" and ".join(map(repr, own[name])) for name in ("slide", "path"))
+            faults.append(
+                f"rows {', '.join(str(row + 2) for row in own.index)}: slides {told} of {own['patient'].nunique()} "
+                f"patients are the same file ({names}): leave one out, or give them one patient"
+            )
+    return faults
 
 
 def open_item(item: Item, *, shrink: bool = False) -> Slide:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from wsi_mil.training.source import Bags as Bags
     from wsi_mil.training.source import BagSource as BagSource
     from wsi_mil.training.source import Cached as Cached
+    from wsi_mil.training.source import Known as Known
 
 # torch takes a second to load: it is loaded with the first name that needs it.
 _FILES = {
@@ -50,6 +51,7 @@ _FILES = {
     "Fitted": "fitting",
     "Inference": "inference",
     "KINDS": "novelty",
+    "Known": "source",
     "Novelty": "novelty",
     "Progress": "fitting",
     "Said": "novelty",

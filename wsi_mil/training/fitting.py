@@ -81,8 +81,8 @@ def fit(
     `targets` outside the two lists are never read. `records`, for methods that read them, has a row a bag. With an
     empty `select_index` the last epoch is taken. On the CPU the outcome depends on the arguments alone, bit by bit; the
     global random state is left as it was. With a `snapshot` a run that was killed goes on where it was last written, to
-    the same end. `device_budget_bytes` of bags stay on a GPU once they were read whole. Errors call bags by their
-    `names` where they are given. The model ends in evaluation mode with the chosen weights.
+    the same end. `device_budget_bytes` of bags stay on a GPU. Errors call bags by their `names` where they are given.
+    The model ends in evaluation mode with the chosen weights.
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
@@ -92,9 +92,7 @@ def fit(
             f"compares bags and needs {task.least_bags} or more: set train.batch_bags to "
             f"{task.recipe.get('batch_bags', task.least_bags)}, or leave it empty"
         )
-    if select_index and not task.can_judge(targets[select_index]):
-        _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
-        select_index = []
+    select_index = _judges(select_index, targets, task)
     if task.kind == "ordinal" and model.judges_parts:
         _LOG.warning("%s judges a slide by parts of it; ordered grades hang on the whole", model.spec.name)
     model.to(device)
@@ -104,10 +102,11 @@ def fit(
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.manual_seed_all(seed)
-        scaled = _scale(model, source, fit_index, names) if settings.standardise else ()
+        bags = OnDevice(source, device, budget_bytes=device_budget_bytes)
+        scaled = _scale(model, bags, fit_index, names) if settings.standardise else ()
         run = Run(
             model,
-            OnDevice(source, device, budget_bytes=device_budget_bytes),
+            bags,
             targets.to(device),
             task,
             settings,
@@ -126,14 +125,14 @@ def fit(
     return replace(fitted, scaled=scaled)
 
 
-def _scale(model: MIL, source: BagSource, index: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+def _scale(model: MIL, source: BagSource | OnDevice, index: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
     """Fit the scaler of the features; the bags that were read for it."""
     mean, spread, read = feature_moments(source, index, names)
     model.standardise(mean, spread)
     return read
 
 
-def feature_moments(source: BagSource, index: Sequence[int], names: Sequence[str] = ()) -> Moments:
+def feature_moments(source: BagSource | OnDevice, index: Sequence[int], names: Sequence[str] = ()) -> Moments:
     """Mean and standard deviation of each feature over all tiles of some bags, and which were read for it.
 
     ModelError for features that are not finite, with the bag's name (or number) and the tile's number.
@@ -141,7 +140,9 @@ def feature_moments(source: BagSource, index: Sequence[int], names: Sequence[str
     count, mean, squares, read = 0, np.zeros(1), np.zeros(1), []
     for bag in index:
         read.append(bag)
-        features = np.asarray(source.load(bag)[0], dtype=np.float64)
+        loaded = source.load(bag)[0]
+        # Through the device, where there is one, so that what it keeps is read from disk but once.
+        features = np.asarray(loaded.cpu() if isinstance(loaded, Tensor) else loaded, dtype=np.float64)
         if not np.isfinite(features).all():
             tile, column = np.argwhere(~np.isfinite(features))[0]
             raise ModelError(
@@ -264,6 +265,14 @@ def _drawing(run: Run, tiles: int) -> Draw | None:
         return np.sort(run.random.choice(count, size=tiles, replace=False)) if tiles < count else None
 
     return draw
+
+
+def _judges(select_index: list[int], targets: Tensor, task: Task) -> list[int]:
+    """The select role, or nobody where it cannot judge."""
+    if not select_index or task.can_judge(targets[select_index]):
+        return select_index
+    _LOG.warning("the labels of the select role cannot tell a better model from a worse one; it is not used")
+    return []
 
 
 def _check_roles(fit_index: list[int], select_index: list[int], *, source: BagSource, targets: Tensor) -> None:
