@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bagged import bag_study, through
 
 from wsi_mil import files
 from wsi_mil.errors import StageError
+from wsi_mil.layout import record
 from wsi_mil.stages import Work, compare_studies
 
 
@@ -82,6 +84,16 @@ def test_delong_of_one_untouched_test_set(tmp_path: Path) -> None:
     assert told.studies[1].by_delong is not None
     assert told.studies[1].by_delong.value == pytest.approx(told.studies[1].difference.value)  # type: ignore[union-attr]
     assert told.studies[1].by_folds is None
+
+
+def test_predictions_of_a_run_that_failed_since_are_not_compared(works: tuple[Work, Path], tmp_path: Path) -> None:
+    work, noisy = works
+    shutil.copytree(noisy, tmp_path / "other")
+    path = record(tmp_path / "other" / "predict" / "abmil", "slides")
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "outcome": "failed", "why": "leakage"}))
+    with pytest.raises(StageError, match="the last one failed: leakage"):
+        compare_studies([work.root, tmp_path / "other"])
 
 
 def test_what_cannot_be_compared_is_refused(works: tuple[Work, Path], tmp_path: Path) -> None:

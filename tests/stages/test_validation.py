@@ -141,6 +141,9 @@ def test_patients_of_the_same_id_are_warned_of(model: Path, tmp_path: Path, capl
     work = Work(work.root, _study(tmp_path, model))
     work.check_cohort()
     require_new(work)
+    told = json.loads(next(model.rglob("model.json")).read_text())["training"]["patients"]
+    assert len(told) == len(set(told)) > 0
+    assert not any("P0" in one for one in told)  # digests of ids, not ids
     assert "4 slide(s) are of patients with ids that the model has learnt from (first 'X004' of patient 'P004')" in (
         caplog.text
     )

@@ -107,11 +107,16 @@ def read_by(
     }
 
 
+def patient_mark(patient: str) -> str:
+    """What a checkpoint keeps of a patient's id: enough to know it again, and not the id itself."""
+    return files.digest("patient", patient)[:16]
+
+
 def marks_of(paths: Mapping[str, Path], work: Work) -> dict[str, Any]:
     """By what the slides that are learnt from are known again in another cohort."""
     slides = [header_of(path) for path in paths.values()]
     return {
-        "patients": tuple(work.rows_of(list(paths))["patient"]),
+        "patients": tuple(patient_mark(patient) for patient in work.rows_of(list(paths))["patient"]),
         "fingerprints": tuple(header.slide.fingerprint for header in slides),
         "digests": tuple(header.digest for header in slides),
     }

@@ -27,6 +27,7 @@ from wsi_mil.evaluation import (
     score,
 )
 from wsi_mil.layout import STAGE_JSON
+from wsi_mil.stages import ledger
 from wsi_mil.stages.calibrate import read_predicted
 
 OF_FOLD = re.compile(r"(?:repeat-(\d+)-)?fold-(\d+)$")
@@ -133,6 +134,8 @@ def places_of(works: Sequence[Path]) -> list[tuple[str, Path, Path]]:
         folders = sorted(path.parent for path in (work / "predict").glob("*/slides.csv"))
         if not folders:
             raise StageError(f"{work} has no predictions (no predict/MODEL/slides.csv): give work folders of studies")
+        for folder in folders:
+            ledger.check_ended(folder, "slides")
         several = len(folders) > 1
         places += [(f"{work.name}/{folder.name}" if several else work.name, work, folder) for folder in folders]
     names = [name for name, _, _ in places]

@@ -21,6 +21,7 @@ from wsi_mil.evaluation import (
     paired_difference,
 )
 from wsi_mil.heatmaps import heatmap_from_hdf5
+from wsi_mil.stages import ledger
 from wsi_mil.stages.answers import ANSWERS
 from wsi_mil.stages.baselines import SlideNumbers, colour_scores, numbers_of, run_baselines
 from wsi_mil.stages.features import bags_of
@@ -66,7 +67,7 @@ class Evaluation:
 def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | None:
     """Evaluate the cross-validated predictions; None where no labelled slide is predicted."""
     folder = work.stage("predict").folder(work)
-    slides = read_predicted(folder / "slides.csv")
+    slides = read_slides(work)
     known = slides[(slides["part"] == "cross-validation") & (slides["status"] == "predicted") & (slides["label"] != "")]
     if known.empty or work.study.predict.models is not None:
         return None
@@ -104,8 +105,8 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
 
 
 def read_slides(work: Work) -> pd.DataFrame:
-    """slides.csv of the predict stage."""
-    return read_predicted(work.stage("predict").folder(work) / "slides.csv")
+    """slides.csv of the predict stage. Raises StageError where it was not run or failed last."""
+    return read_predicted(ledger.require("predict", "slides", work))
 
 
 def read_predicted(path: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wsi_mil.errors import ModelError, StageError
-from wsi_mil.stages.audit import audit_study, leakage
+from wsi_mil.stages.audit import audit_study, leakage, patient_mark
 from wsi_mil.stages.features import bags_of, header_of
 from wsi_mil.stages.train import roles_of
 from wsi_mil.stages.trained import TrainedModel, load, speakers, trained_models
@@ -112,7 +112,7 @@ def overlap(told: Sequence[training.Training], slides: Sequence[str], work: Work
             found.named.append(slide)
         elif own:
             found.content[slide] = marks[own.pop()]
-        elif patient in people:
+        elif patient_mark(patient) in people:
             found.patients[slide] = patient
     return found
 

@@ -97,6 +97,14 @@ def require(name: str, item: str, work: Work) -> Path:
     raise StageError(f"{item!r} has no {name}/ output yet: run `wsi-mil {name}` first")
 
 
+def check_ended(folder: Path, item: str) -> None:
+    """For those who read a folder without its study: StageError where the last run of an item there failed."""
+    path = record(folder, item)
+    told = files.read_json(path) if path.exists() else {}
+    if told.get("outcome") == "failed":
+        raise StageError(f"{folder}: what lies there is of an earlier run; the last one failed: {told['why']}")
+
+
 def edited(stage: Stage, output: Path, told: dict[str, Any] | None) -> bool:
     """Whether a person has made or changed an output since its record `told` was written."""
     return stage.editable and output.exists() and (told is None or told["output"] != files.digest_file(output))

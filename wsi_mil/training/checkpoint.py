@@ -49,7 +49,7 @@ class Training:
     recorded_on: tuple[str, ...] = ()
     """Slides whose rows of the table were read to fit the encoder of the clinical record."""
     patients: tuple[str, ...] = ()
-    """Of each of `slides` the patient, as the table had it."""
+    """Of each of `slides` a digest of its patient's id: models are given away, ids are not."""
     fingerprints: tuple[str, ...] = ()
     """Of each of `slides` that of its file."""
     digests: tuple[str, ...] = ()

@@ -81,8 +81,8 @@ def fit(
     `targets` outside the two lists are never read. `records`, for methods that read them, has a row a bag. With an
     empty `select_index` the last epoch is taken. On the CPU the outcome depends on the arguments alone, bit by bit; the
     global random state is left as it was. With a `snapshot` a run that was killed goes on where it was last written, to
-    the same end. `device_budget_bytes` of bags stay on a GPU. Errors call bags by their `names` where they
-    are given. The model ends in evaluation mode with the chosen weights.
+    the same end. `device_budget_bytes` of bags stay on a GPU. Errors call bags by their `names` where they are given.
+    The model ends in evaluation mode with the chosen weights.
     """
     fit_index, select_index = list(fit_index), list(select_index)
     _check_roles(fit_index, select_index, source=source, targets=targets)
