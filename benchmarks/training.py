@@ -116,8 +116,7 @@ def measured(who: str, folder: Path, precision: str, options: argparse.Namespace
     command = [sys.executable, __file__, "--only", who, "--folder", str(folder), "--precisions", precision]
     command += ["--epochs", str(options.epochs), "--device", options.device, "--gpu-gib", str(options.gpu_gib)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def run(options: argparse.Namespace) -> dict[str, float]:
@@ -148,6 +147,7 @@ def ours(trial: Trial) -> tuple[np.ndarray, float]:
     ends: list[np.ndarray] = []
     bags = BagFiles([trial.folder / f"{name}.h5" for name in trial.names])
     clock = Stopwatch(model)
+    how = {"epochs": trial.epochs, "precision": trial.precision, "tiles_per_bag": trial.tiles}
     fitted = fit(
         model,
         Cached(bags, budget_bytes=1 << 30),
@@ -155,12 +155,7 @@ def ours(trial: Trial) -> tuple[np.ndarray, float]:
         select_index=list(range(trial.learnt, len(trial.names))),
         targets=trial.labels,
         task=task,
-        settings=FitSettings(
-            epochs=trial.epochs,
-            precision=trial.precision,  # type: ignore[arg-type]
-            patience=0,
-            tiles_per_bag=trial.tiles,
-        ),
+        settings=FitSettings(patience=0, **how),  # type: ignore[arg-type]
         seed=0,
         device=trial.device,
         device_budget_bytes=trial.gpu_gib << 30,
@@ -229,9 +224,8 @@ def clam_loop(trial: Trial) -> tuple[np.ndarray, float]:
     """One file a slide and step, no cache, the loss asked for at each step; our recipe, so that losses compare."""
     model, settings, labels = Plain().to(trial.device), FitSettings(), trial.labels.to(trial.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: settings.rate(step, trial.epochs * trial.learnt)
-    )
+    steps = trial.epochs * trial.learnt
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.rate(step, steps))
     seconds = now()
     for _ in range(trial.epochs):
         start, total = now(), 0.0

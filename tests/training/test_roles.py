@@ -143,18 +143,9 @@ def test_of_the_select_role_the_bag_that_is_not_finite_is_named() -> None:
     source, bad = _numbered(), SELECT[1]
     source.load(bad)[0][3, 2] = np.nan
     model = build_model("abmil", dim=4, n_out=2)
-    targets = torch.arange(24) % 2
+    arguments = {"fit_index": FIT, "select_index": SELECT, "targets": torch.arange(24) % 2}
     with pytest.raises(ModelError, match=f"the loss is nan at bag {bad}: look for"):
-        fit(
-            model,
-            source,
-            fit_index=FIT,
-            select_index=SELECT,
-            targets=targets,
-            task=two_classes(),
-            settings=QUICK,
-            seed=0,
-        )
+        fit(model, source, **arguments, task=two_classes(), settings=QUICK, seed=0)
 
 
 @pytest.mark.parametrize(

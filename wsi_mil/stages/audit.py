@@ -73,12 +73,14 @@ def audit_study(work: Work) -> None:
     """
     from wsi_mil.stages.train import read_folds, roles_of
 
-    places = list(read_folds(work)[["repeat", "fold"]].drop_duplicates().itertuples(index=False))
+    folds = read_folds(work)
+    places = list(folds[["repeat", "fold"]].drop_duplicates().itertuples(index=False))
+    known = bags_of(work, folds["slide"].unique())[0]
     several = len({repeat for repeat, _ in places}) > 1
     faults = []
     for repeat, fold in places:
         roles = roles_of(int(repeat), int(fold), work)
-        paths = {role: bags_of(work, slides)[0] for role, slides in roles.items()}
+        paths = {role: {slide: known[slide] for slide in slides if slide in known} for role, slides in roles.items()}
         name = f"repeat {repeat} fold {fold}" if several else f"fold {fold}"
         faults += [f"{name}: {fault}" for fault in _findings(roles, paths, work)[0]]
     if faults:

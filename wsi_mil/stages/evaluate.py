@@ -24,6 +24,7 @@ from wsi_mil.heatmaps import heatmap_from_hdf5
 from wsi_mil.stages import ledger
 from wsi_mil.stages.answers import ANSWERS
 from wsi_mil.stages.baselines import SlideNumbers, colour_scores, numbers_of, run_baselines
+from wsi_mil.stages.calibrate import read_predicted
 from wsi_mil.stages.features import bags_of
 from wsi_mil.stages.folded import Folded, fold_means
 from wsi_mil.stages.train import read_folds
@@ -107,15 +108,6 @@ def evaluate(work: Work, *, draws: int, truth: Truth | None) -> Evaluation | Non
 def read_slides(work: Work) -> pd.DataFrame:
     """slides.csv of the predict stage. Raises StageError where it was not run or failed last."""
     return read_predicted(ledger.require("predict", "slides", work))
-
-
-def read_predicted(path: Path) -> pd.DataFrame:
-    """A table of the predict stage."""
-    # In the columns of numbers an empty cell is a slide without a prediction; everywhere else it is a word.
-    columns = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
-    numbers = {name: [""] for name in columns if name.startswith("p_") or name == "disagreement"}
-    text = dict.fromkeys(("slide", "patient", "label", "predicted", "site", "note", "status", "part"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)
 
 
 def _scored(rows: pd.DataFrame, name: str, draws: int) -> Scored:

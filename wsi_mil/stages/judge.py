@@ -18,8 +18,9 @@ from wsi_mil.report import Figure, Headline, Part, TableView, interval_figure, i
 from wsi_mil.stages.answers import ANSWERS, Answers
 from wsi_mil.stages.apart import Groups, by_group, by_seed
 from wsi_mil.stages.baselines import BASELINES, SlideNumbers, case_numbers, fold_rows, numbers_of
+from wsi_mil.stages.calibrate import read_predicted
 from wsi_mil.stages.cases import Cases, cases_of, names_of
-from wsi_mil.stages.evaluate import localise_maps, read_predicted, read_slides
+from wsi_mil.stages.evaluate import localise_maps, read_slides
 from wsi_mil.stages.features import bags_of
 from wsi_mil.stages.folded import HEADER, TOLD, Folded, fold_means
 from wsi_mil.stages.pages import METRIC_NAMES, name_of

@@ -107,11 +107,11 @@ def overlap(told: Sequence[training.Training], slides: Sequence[str], work: Work
     found, paths, rows = Overlap(), bags_of(work, slides)[0], work.rows_of(slides)
     for slide, patient in zip(rows["slide"], rows["patient"], strict=True):
         header = header_of(paths[slide]) if slide in paths else None
-        own = {header.slide.fingerprint, header.digest} & set(marks) if header else set()
+        own = [mark for mark in (header.slide.fingerprint, header.digest) if mark in marks] if header else []
         if slide in names:
             found.named.append(slide)
         elif own:
-            found.content[slide] = marks[own.pop()]
+            found.content[slide] = marks[own[0]]
         elif patient_mark(patient) in people:
             found.patients[slide] = patient
     return found
